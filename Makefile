@@ -1,0 +1,64 @@
+# make demo and make test set up everything they need; a second run sets up nothing again.
+#   PYTHON=python3.12 make setup      another interpreter (3.10 to 3.13); remove .venv first
+#   make demo SCALE=small             a longer demo (smoke, small, full)
+#   make setup TORCH_INDEX=URL        an extra package index, e.g. one with CPU builds of torch
+
+ifndef PYTHON
+PYTHON := $(shell for p in python3.11 python3; do \
+	if $$p -c 'import ensurepip, venv' >/dev/null 2>&1; then echo $$p; break; fi; done)
+endif
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.edge-screen-setup
+SCALE ?= smoke
+OUT ?= runs/demo
+TORCH_INDEX ?=
+PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check \
+	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow check wheel clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+setup: $(STAMP)  ## create .venv and install everything at the pinned versions
+
+$(STAMP): pyproject.toml edge_runtime/pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "No usable Python found: install Python 3.11 with venv, \
+	or name one: make setup PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || { \
+	echo "$(PYTHON) is not Python 3.10 to 3.13: name another, make setup PYTHON=python3.11" >&2; \
+	exit 1; }
+	@echo "setup 1/3: creating $(VENV) with $(PYTHON)"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "setup 2/3: installing the build tools"
+	@$(PIP_INSTALL) hatchling
+	@echo "setup 3/3: installing edge-screen and the packages of constraints.txt (a few minutes)"
+	@$(PIP_INSTALL) --no-build-isolation -e '.[dev]'
+	@touch $(STAMP)
+	@echo "setup: done, $(BIN)/edge-screen is ready"
+
+demo: $(STAMP)  ## the whole chain on synthetic eyes: runs/demo/report.html
+	$(BIN)/edge-screen demo --scale $(SCALE) --out $(OUT)
+
+check: $(STAMP)  ## style, types and import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: check  ## check, then the fast tests
+	$(BIN)/python -m pytest
+
+test-slow: $(STAMP)  ## the slow tests: wheels, whole stages
+	$(BIN)/python -m pytest -m slow
+
+wheel: $(STAMP)  ## both wheels into dist/: edge_screen and edge_screen_runtime
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist edge_runtime
+
+clean:  ## remove what was built; keeps .venv and runs/
+	rm -rf dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
