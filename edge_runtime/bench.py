@@ -1,0 +1,201 @@
+"""How long an eye takes on this machine, stage by stage, FP32 and INT8 side by side.
+
+Both precisions are run in every round and the order alternates, so that a busy or throttling
+machine slows both alike; the ratio is the median over rounds of FP32 / INT8. Inside the timed
+region: everything that `Screener.screen` does from the file's bytes in memory to the typed result.
+Outside: start-up, reading the disk, making JSON.
+
+`decode` is timed beside the pipeline, by decoding the same bytes alone at the scale that
+preprocessing chose; it is a part of `preprocess` and not of `total` a second time.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+
+from edge_runtime.bundle import Bundle
+from edge_runtime.engines import PRECISIONS, open_engine
+from edge_runtime.errors import ConfigError, ImageUnreadableError
+from edge_runtime.eye_pipeline import STAGES
+from edge_runtime.image import decode_image
+from edge_runtime.preprocess import PreprocessSpec, load_for_model
+from edge_runtime.result import NOTICE
+from edge_runtime.screener import Screener
+
+__all__ = ["TIMED_REGION", "BenchReport", "StageTimes", "run_bench"]
+
+TIMED_REGION = (
+    "one eye, batch 1, from the file's bytes in memory: hash, decode + preprocessing, quality "
+    "gate, inference, decision, typed result; without start-up, disk and JSON. `decode` is timed "
+    "alone, beside the pipeline, and is contained in `preprocess`"
+)
+TENSORRT_ROW = "not measured (no TensorRT engine in this version)"
+
+BENCH_STAGES = ("decode", *STAGES)
+
+_Samples = dict[str, dict[str, list[float]]]  # precision -> stage -> ms, one a round and picture
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageTimes:
+    """Latency of one stage over all runs, in milliseconds."""
+
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    min_ms: float
+    max_ms: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchReport:
+    """Stage times of both precisions, their ratio, and what they were measured on."""
+
+    bundle_name: str
+    bundle_version: str
+    num_images: int
+    num_rounds: int
+    num_warmup_rounds: int
+    num_threads: int
+    stages: Mapping[str, Mapping[str, StageTimes]]
+    ratio_fp32_to_int8: Mapping[str, float]
+    machine: Mapping[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON object of `edge-screen bench --json`."""
+        return {
+            **asdict(self),
+            "timed_region": TIMED_REGION,
+            "tensorrt": TENSORRT_ROW,
+            "notice": NOTICE,
+        }
+
+
+def run_bench(
+    bundle: Bundle,
+    images: Sequence[bytes],
+    *,
+    repeats: int = 50,
+    warmup: int = 5,
+    num_threads: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> BenchReport:
+    """Time both precisions on the same pictures in one process.
+
+    Args:
+        bundle: Verified, calibrated bundle.
+        images: Encoded pictures; every one must pass the quality gate, because a picture that is
+            refused early would make the pipeline look fast.
+        repeats: Timed rounds; every round screens every picture in both precisions.
+        warmup: Rounds before, not counted.
+        num_threads: Threads inside one run.
+        progress: Called with 1 after every round, warm-up included.
+
+    Raises:
+        ConfigError: If there is no picture, or a count is out of range.
+        ImageUnreadableError: If a picture does not reach the model.
+    """
+    if not images or repeats < 1 or warmup < 0:
+        raise ConfigError(
+            f"{len(images)} pictures, repeats {repeats}, warmup {warmup}; give at least one "
+            "picture, repeats >= 1, warmup >= 0"
+        )
+    screeners = {
+        precision: Screener(
+            bundle, open_engine(bundle, precision=precision, num_threads=num_threads)
+        )
+        for precision in PRECISIONS
+    }
+    samples: _Samples = {p: {stage: [] for stage in BENCH_STAGES} for p in PRECISIONS}
+    try:
+        for number in range(-warmup, repeats):
+            # Alternating order: neither precision always runs on the other's warm caches.
+            order = PRECISIONS if number % 2 == 0 else PRECISIONS[::-1]
+            for precision in order:
+                _one_round(screeners[precision], images, samples[precision], keep=number >= 0)
+            if progress is not None:
+                progress(1)
+    finally:
+        for screener in screeners.values():
+            screener.close()
+    return BenchReport(
+        bundle_name=bundle.manifest.name,
+        bundle_version=bundle.manifest.version,
+        num_images=len(images),
+        num_rounds=repeats,
+        num_warmup_rounds=warmup,
+        num_threads=num_threads,
+        stages={p: {s: _percentiles(v) for s, v in samples[p].items()} for p in PRECISIONS},
+        ratio_fp32_to_int8=_ratios(samples, num_images=len(images)),
+        machine=_machine(),
+    )
+
+
+def _one_round(
+    screener: Screener, images: Sequence[bytes], samples: dict[str, list[float]], *, keep: bool
+) -> None:
+    for index, data in enumerate(images):
+        eye = screener.screen(data).eyes[0]
+        if not eye.labels:
+            raise ImageUnreadableError(
+                f"bench picture {index + 1} does not reach the model "
+                f"({', '.join(eye.quality.reasons)}); give a gradable fundus photograph"
+            )
+        decode_ms = _decode_ms(screener.bundle, data)
+        if keep:
+            for stage, value_ms in {"decode": decode_ms, **eye.timings_ms}.items():
+                samples[stage].append(value_ms)
+
+
+def _decode_ms(bundle: Bundle, data: bytes) -> float:
+    """Decode once more, alone, at the scale that preprocessing ends at; return milliseconds."""
+    spec = bundle.manifest.preprocess_spec()
+    reduction = _reduction(data, spec)
+    started = time.perf_counter()
+    decode_image(data, target_px=spec.size_px, max_reduction=reduction)
+    return (time.perf_counter() - started) * 1e3
+
+
+@lru_cache(maxsize=64)
+def _reduction(data: bytes, spec: PreprocessSpec) -> int:
+    return load_for_model(data, spec)[0].reduction
+
+
+def _percentiles(values_ms: Sequence[float]) -> StageTimes:
+    p50, p90, p99 = (round(float(v), 4) for v in np.percentile(values_ms, [50, 90, 99]))
+    return StageTimes(
+        p50_ms=p50,
+        p90_ms=p90,
+        p99_ms=p99,
+        min_ms=round(min(values_ms), 4),
+        max_ms=round(max(values_ms), 4),
+    )
+
+
+def _ratios(samples: _Samples, *, num_images: int) -> dict[str, float]:
+    """Median over rounds of the FP32 time over the INT8 time of the same round."""
+    ratios = {}
+    for stage in ("inference", "total"):
+        fp32, int8 = (
+            np.asarray(samples[p][stage]).reshape(-1, num_images).sum(axis=1) for p in PRECISIONS
+        )
+        ratios[stage] = round(float(np.median(fp32 / int8)), 3)
+    return ratios
+
+
+def _machine() -> dict[str, str]:
+    found = {"machine": platform.machine(), "python": platform.python_version()}
+    for package in ("numpy", "onnxruntime", "opencv-python-headless"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed under this name"
+    return found

@@ -1,0 +1,95 @@
+"""From logit to probability to decision: pure functions, the only place where eyes are judged.
+
+The rules, in order:
+
+1. An eye is ungradable unless its image passed the quality gate AND the model's P(gradable)
+   reaches its threshold AND at least one label was computed. A positive label does not change
+   that: probabilities of an image that cannot be judged mean nothing, so the eye says
+   'ungradable' (which asks for a new picture or a referral) and not 'refer'.
+2. A gradable eye refers when any label is positive (probability >= threshold), else 'no refer'.
+3. An examination refers when any eye refers; otherwise it is ungradable when any eye is, or when
+   there is none; only an examination whose every eye is 'no refer' is 'no refer'.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from edge_runtime.errors import EngineError
+from edge_runtime.result import Decision, LabelResult
+
+__all__ = [
+    "Decision",
+    "decide_label",
+    "eye_disposition",
+    "patient_disposition",
+    "probability",
+    "sigmoid",
+]
+
+
+def sigmoid(logit: float) -> float:
+    """Return 1 / (1 + exp(-logit)) without overflow for any finite logit."""
+    if logit >= 0.0:
+        return 1.0 / (1.0 + math.exp(-logit))
+    odds = math.exp(logit)
+    return odds / (1.0 + odds)
+
+
+def probability(logit: float, temperature: float) -> float:
+    """Return the calibrated probability sigmoid(logit / temperature) (Guo et al. 2017).
+
+    Args:
+        logit: Output of the model.
+        temperature: Positive number from the probability calibration of the bundle.
+
+    Raises:
+        EngineError: If the logit is not finite: the model's output cannot be used.
+        ValueError: If the temperature is not a positive finite number.
+    """
+    if not (math.isfinite(temperature) and temperature > 0.0):
+        raise ValueError(f"temperature is {temperature!r}, not a positive finite number")
+    if not math.isfinite(logit):
+        raise EngineError(
+            f"the model returned a logit of {logit!r}; the result is not used. "
+            "Run `edge-screen verify` on the bundle"
+        )
+    return sigmoid(logit / temperature)
+
+
+def decide_label(name: str, logit: float, *, temperature: float, threshold: float) -> LabelResult:
+    """Return the label's probability beside the threshold that decides it."""
+    return LabelResult(name=name, probability=probability(logit, temperature), threshold=threshold)
+
+
+def eye_disposition(
+    *,
+    quality_passed: bool,
+    gradable_probability: float | None,
+    gradable_threshold: float,
+    labels_positive: Sequence[bool],
+) -> Decision:
+    """Judge one eye (rules 1 and 2 of the module).
+
+    Args:
+        quality_passed: Whether the image was read and passed the quality gate.
+        gradable_probability: P(gradable) of the model; None when the model was not run.
+        gradable_threshold: Smallest P(gradable) that is accepted.
+        labels_positive: One entry a label; empty when the model was not run.
+    """
+    # Written so that NaN on either side of the comparison ends in 'ungradable'.
+    gradable = gradable_probability is not None and gradable_probability >= gradable_threshold
+    if not (quality_passed and gradable and len(labels_positive) > 0):
+        return Decision.UNGRADABLE
+    return Decision.REFER if any(labels_positive) else Decision.NO_REFER
+
+
+def patient_disposition(eyes: Iterable[Decision]) -> Decision:
+    """Judge one examination by its worst eye (rule 3 of the module)."""
+    dispositions = list(eyes)
+    if Decision.REFER in dispositions:
+        return Decision.REFER
+    if dispositions and all(d is Decision.NO_REFER for d in dispositions):
+        return Decision.NO_REFER
+    return Decision.UNGRADABLE

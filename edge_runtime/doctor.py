@@ -1,0 +1,156 @@
+"""What this machine has, which engine would run here and why, and what stands in the way."""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from edge_runtime import __version__
+from edge_runtime.result import NOTICE
+
+__all__ = ["DoctorReport", "cpu_features", "diagnose"]
+
+_PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime", "cryptography", "click")
+_DISTRIBUTIONS = ("edge-screen", "edge-screen-runtime")
+# Instructions that decide how fast INT8 runs: x86 names, then aarch64 names.
+_FEATURES = (
+    "avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8",
+    "asimd", "asimddp", "i8mm", "sve",
+)  # fmt: skip
+_OPENCV_FLOOR = (4, 12)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorReport:
+    """The state of one machine.
+
+    Attributes:
+        engine: Engine that `engine="auto"` opens, None when none can be opened.
+        engine_reason: Why that one.
+        providers: Execution providers of the installed onnxruntime.
+        optional: Whether packages of engines not built yet can be imported.
+        problems: What must be put right, each with its remedy.
+    """
+
+    version: str
+    python: str
+    system: str
+    device_model: str | None
+    packages: dict[str, str | None]
+    distributions: dict[str, str | None]
+    cpu_features: tuple[str, ...]
+    providers: tuple[str, ...]
+    optional: dict[str, bool]
+    engine: str | None
+    engine_reason: str
+    problems: tuple[str, ...]
+
+    @property
+    def can_screen(self) -> bool:
+        """Whether an engine can be opened here."""
+        return self.engine is not None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON object of `edge-screen doctor --json`."""
+        return {"can_screen": self.can_screen, **asdict(self), "notice": NOTICE}
+
+
+def diagnose(*, find_version: Callable[[str], str | None] | None = None) -> DoctorReport:
+    """Look at this machine; nothing is changed and nothing is sent.
+
+    Args:
+        find_version: Version of an installed distribution or None; for tests.
+    """
+    find = find_version or _installed_version
+    packages = {name: find(name) for name in _PACKAGES}
+    distributions = {name: find(name) for name in _DISTRIBUTIONS}
+    providers, import_error = _providers()
+    runs = "CPUExecutionProvider" in providers
+    return DoctorReport(
+        version=__version__,
+        python=platform.python_version(),
+        system=f"{platform.system()} {platform.machine()}",
+        device_model=_first_line(Path("/proc/device-tree/model")),
+        packages=packages,
+        distributions=distributions,
+        cpu_features=cpu_features(_read_text(Path("/proc/cpuinfo"))),
+        providers=providers,
+        optional={name: find_spec(name) is not None for name in ("tensorrt", "pycuda")},
+        engine="onnxruntime" if runs else None,
+        engine_reason=_engine_reason(runs, import_error),
+        problems=_problems(packages, distributions, import_error),
+    )
+
+
+def cpu_features(cpuinfo: str) -> tuple[str, ...]:
+    """Return the instruction sets of a /proc/cpuinfo text that matter for INT8."""
+    match = re.search(r"^(?:flags|Features)\s*:(.*)$", cpuinfo, re.MULTILINE)
+    present = set(match.group(1).split()) if match else set()
+    return tuple(name for name in _FEATURES if name in present)
+
+
+def _providers() -> tuple[tuple[str, ...], str | None]:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        return (), str(error)
+    return tuple(onnxruntime.get_available_providers()), None
+
+
+def _engine_reason(runs: bool, import_error: str | None) -> str:
+    if import_error is not None:
+        return f"onnxruntime cannot be imported: {import_error}"
+    if not runs:
+        return "the installed onnxruntime has no CPUExecutionProvider"
+    return (
+        "onnxruntime on the CPU: the only engine of this version (TensorRT is designed but not "
+        "built yet; other execution providers are not used)"
+    )
+
+
+def _problems(
+    packages: dict[str, str | None],
+    distributions: dict[str, str | None],
+    import_error: str | None,
+) -> tuple[str, ...]:
+    problems = []
+    if import_error is not None:
+        problems.append(f"onnxruntime cannot be imported ({import_error}); install it again")
+    if all(distributions.values()):
+        problems.append(
+            "both edge-screen and edge-screen-runtime are installed here: they own the same "
+            "files, and removing one breaks the other; keep one of them"
+        )
+    if distributions["edge-screen"] is None and distributions["edge-screen-runtime"] is None:
+        problems.append("edge-screen runs from a folder and is not installed; install a wheel")
+    opencv = packages["opencv-python-headless"]
+    if opencv is None:
+        problems.append("opencv-python-headless is not installed under this name; install it")
+    elif tuple(int(part) for part in re.findall(r"\d+", opencv)[:2]) < _OPENCV_FLOOR:
+        problems.append(f"OpenCV {opencv} has known decoder faults; install 4.12 or newer")
+    return tuple(problems)
+
+
+def _installed_version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _read_text(path: Path) -> str:
+    """Return the text of a system file, or nothing where the system has no such file."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _first_line(path: Path) -> str | None:
+    return _read_text(path).replace("\0", "").strip() or None

@@ -1,0 +1,149 @@
+"""The graph on ONNX Runtime's CPU kernels, from verified bytes and with nothing assumed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edge_runtime.engines import ModelOutput
+from edge_runtime.errors import EngineError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["PROVIDERS", "OrtEngine"]
+
+PROVIDERS = ["CPUExecutionProvider"]
+_INPUT = "image_nhwc"
+_OUTPUTS = ("logits", "gradability_logit", "embedding", "evidence")
+_LOG_ERRORS_ONLY = 3
+
+
+class OrtEngine:
+    """One shared `InferenceSession`; its `run` is thread-safe and keeps no buffer of ours."""
+
+    name = "onnxruntime"
+
+    def __init__(
+        self,
+        model_bytes: bytes,
+        *,
+        precision: str,
+        size_px: int,
+        num_labels: int,
+        num_threads: int = 1,
+    ) -> None:
+        """Load the graph and check it against the contract.
+
+        Args:
+            model_bytes: Verified bytes of an ONNX file; a path is never opened, so that what was
+                hashed is what runs.
+            precision: Only carried into results.
+            size_px: Side S of the input picture.
+            num_labels: L.
+            num_threads: Threads inside one run.
+
+        Raises:
+            EngineError: If ONNX Runtime is missing, refuses the graph, uses another provider than
+                asked, or the graph's inputs and outputs differ from the contract.
+        """
+        self.precision = precision
+        self._shape = (1, size_px, size_px, 3)
+        self._session: Any = _load(model_bytes, num_threads)
+        _check_input(self._session.get_inputs(), self._shape)
+        self._output_shapes = _check_outputs(self._session.get_outputs(), num_labels)
+
+    def run(self, image_nhwc: NDArray[np.uint8]) -> ModelOutput:
+        """Run one picture, uint8 (1, S, S, 3) RGB.
+
+        Raises:
+            EngineError: If the engine is closed, the run fails, or an output is not finite.
+            ValueError: If the picture has another shape or dtype (an error of the caller).
+        """
+        if image_nhwc.shape != self._shape or image_nhwc.dtype != np.uint8:
+            raise ValueError(
+                f"image_nhwc is {image_nhwc.dtype} {image_nhwc.shape}, not uint8 {self._shape}"
+            )
+        session = self._session
+        if session is None:
+            raise EngineError("the engine is closed; open the Screener again")
+        try:
+            values = session.run(list(_OUTPUTS), {_INPUT: np.ascontiguousarray(image_nhwc)})
+        except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
+            raise EngineError(
+                f"ONNX Runtime failed in a run ({type(error).__name__}: {error}); "
+                "run `edge-screen verify` on the bundle"
+            ) from error
+        return self._unpack(dict(zip(_OUTPUTS, values, strict=True)))
+
+    def close(self) -> None:
+        """Release the session."""
+        self._session = None
+
+    def _unpack(self, values: dict[str, NDArray[np.float32]]) -> ModelOutput:
+        for name, value in values.items():
+            if value.shape != self._output_shapes[name]:
+                raise EngineError(f"output {name} came back as {value.shape}; verify the bundle")
+            if not np.isfinite(value).all():
+                raise EngineError(f"output {name} is not finite; run `edge-screen verify`")
+        return ModelOutput(
+            logits=values["logits"][0],
+            gradability_logit=float(values["gradability_logit"][0, 0]),
+            embedding=values["embedding"][0],
+            evidence=values["evidence"][0],
+        )
+
+
+def _load(model_bytes: bytes, num_threads: int) -> Any:
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise EngineError(f"onnxruntime cannot be imported ({error}); install it") from error
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _LOG_ERRORS_ONLY
+    options.use_deterministic_compute = True
+    # Spinning workers double the CPU time and lose under load.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = ort.InferenceSession(model_bytes, options, providers=PROVIDERS)
+    except Exception as error:  # as in OrtEngine.run
+        raise EngineError(
+            f"ONNX Runtime {ort.__version__} refuses the graph ({error}); "
+            "export the bundle again or update onnxruntime"
+        ) from error
+    if session.get_providers() != PROVIDERS:
+        raise EngineError(f"asked for {PROVIDERS}, got {session.get_providers()}")
+    return session
+
+
+def _check_input(inputs: Any, shape: tuple[int, ...]) -> None:
+    found = [(i.name, i.type, tuple(i.shape)) for i in inputs]
+    expected = [(_INPUT, "tensor(uint8)", shape)]
+    if found != expected:
+        raise EngineError(f"the graph's input is {found}, not {expected}; export the bundle again")
+
+
+def _check_outputs(outputs: Any, num_labels: int) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every output, which must be known numbers in the contract's form."""
+    shapes = {o.name: tuple(o.shape) for o in outputs}
+    types = {o.type for o in outputs}
+    if set(shapes) != set(_OUTPUTS) or types != {"tensor(float)"}:
+        raise EngineError(f"the graph's outputs are {shapes} of {types}, not float {_OUTPUTS}")
+    known = all(type(n) is int and n > 0 for shape in shapes.values() for n in shape)
+    fits = (
+        shapes["logits"] == (1, num_labels)
+        and shapes["gradability_logit"] == (1, 1)
+        and len(shapes["embedding"]) == 2
+        and shapes["embedding"][0] == 1
+        and len(shapes["evidence"]) == 4
+        and shapes["evidence"][:2] == (1, num_labels)
+    )
+    if not (known and fits):
+        raise EngineError(
+            f"the graph's outputs are {shapes}; expected logits (1, {num_labels}), "
+            f"gradability_logit (1, 1), embedding (1, D), evidence (1, {num_labels}, h, w)"
+        )
+    return shapes

@@ -1,0 +1,235 @@
+"""What bundle.json says, as frozen dataclasses that refuse unknown, missing or impossible values.
+
+A manifest is `calibrated` when every label and the gradability head have a temperature
+and an operating point, and INT8 has passed its gate. Only then may a screener use it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from edge_runtime.errors import BundleFormatError
+from edge_runtime.int8_record import GateLabel, GateReport, Int8Record
+from edge_runtime.strict_json import (
+    JsonValue,
+    canonical_sha256,
+    dataclass_to_dict,
+    read_dataclass,
+)
+from edge_runtime.value_rules import (
+    require,
+    require_count,
+    require_interval,
+    require_name,
+    require_sha256,
+    require_share,
+    require_text,
+    require_unique,
+)
+
+if TYPE_CHECKING:
+    from edge_runtime.preprocess import PreprocessSpec
+    from edge_runtime.quality import QualityLimits
+
+__all__ = [
+    "FLOAT_FILES",
+    "INT8_FILES",
+    "SCHEMA_VERSION",
+    "GateLabel",
+    "GateReport",
+    "GoldenTolerances",
+    "Int8Record",
+    "LabelSpec",
+    "Manifest",
+    "OperatingPoint",
+    "Protocol",
+]
+
+SCHEMA_VERSION = 1
+FLOAT_FILES = ("MODEL_CARD.md", "golden.npz", "model.fp32.onnx")
+INT8_FILES = ("model.int8-cpu.onnx", "model.int8.onnx")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperatingPoint:
+    """A threshold on the probability (0..1) with what it reached on the set it was chosen on.
+
+    `target` says in words what was asked for, e.g. 'sensitivity >= 0.90'; the intervals
+    are 95 % intervals of `sensitivity` and `specificity` on `split`.
+    """
+
+    threshold: float
+    target: str
+    sensitivity: float
+    sensitivity_interval: tuple[float, float]
+    specificity: float
+    specificity_interval: tuple[float, float]
+    num_positive: int
+    num_negative: int
+    split: str
+
+    def __post_init__(self) -> None:
+        """Refuse shares outside 0..1, unordered intervals and empty classes."""
+        for name in ("threshold", "sensitivity", "specificity"):
+            require_share(name, getattr(self, name))
+        require_interval("sensitivity_interval", self.sensitivity_interval)
+        require_interval("specificity_interval", self.specificity_interval)
+        require_text("target", self.target)
+        require_text("split", self.split)
+        require_count("num_positive", self.num_positive)
+        require_count("num_negative", self.num_negative)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelSpec:
+    """One output of the model; probability = sigmoid(logit / temperature)."""
+
+    name: str
+    temperature: float | None
+    operating_point: OperatingPoint | None
+
+    def __post_init__(self) -> None:
+        """Refuse a name that is not a word and a temperature that is not positive."""
+        require_name("name", self.name)
+        if self.temperature is not None:
+            usable = math.isfinite(self.temperature) and self.temperature > 0.0
+            require(usable, "temperature", self.temperature, "finite and above 0")
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether a logit of this output can become a decision."""
+        return self.temperature is not None and self.operating_point is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How the pictures must be taken: fields per eye, field in degrees, camera families."""
+
+    fields_per_eye: int
+    field_degrees: float
+    cameras: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse no field, an impossible angle and a missing camera list."""
+        require_count("fields_per_eye", self.fields_per_eye)
+        require(0.0 < self.field_degrees <= 200.0, "field_degrees", self.field_degrees, "in 0..200")
+        require(len(self.cameras) > 0, "cameras", self.cameras, "at least one camera family")
+        for camera in self.cameras:
+            require_text("cameras", camera)
+        require_unique("cameras", self.cameras)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoldenTolerances:
+    """How many golden images there are and how far a probability may differ on a machine."""
+
+    num_images: int
+    atol_probability_fp32: float
+    atol_probability_int8: float
+
+    def __post_init__(self) -> None:
+        """Refuse no image and tolerances outside 0..1."""
+        require_count("num_images", self.num_images)
+        require_share("atol_probability_fp32", self.atol_probability_fp32)
+        require_share("atol_probability_int8", self.atol_probability_int8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """All of bundle.json. `files` is filled by `bundle.write_manifest`."""
+
+    schema_version: int = SCHEMA_VERSION
+    name: str
+    version: str
+    intended_use: str
+    labels: tuple[LabelSpec, ...]
+    gradability: LabelSpec
+    protocol: Protocol
+    preprocessing: Mapping[str, JsonValue]
+    preprocessing_sha256: str
+    quality_limits: Mapping[str, JsonValue]
+    golden: GoldenTolerances
+    int8: Int8Record | None
+    metrics: Mapping[str, JsonValue]
+    provenance: Mapping[str, JsonValue]
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what the parts alone cannot see."""
+        version = self.schema_version
+        require(version == SCHEMA_VERSION, "schema_version", version, f"{SCHEMA_VERSION}")
+        for name in ("name", "version", "intended_use"):
+            require_text(name, getattr(self, name))
+        require(len(self.labels) > 0, "labels", self.labels, "at least one label")
+        require_unique("labels", (*self.label_names, self.gradability.name))
+        self._check_preprocessing()
+        self._check_gate_labels()
+        for name, digest in self.files.items():
+            require(name in self.expected_files, f"files.{name}", digest, "left out: unknown file")
+            require_sha256(f"files.{name}", digest)
+
+    def _check_preprocessing(self) -> None:
+        require(
+            len(self.quality_limits) > 0, "quality_limits", {}, "the limits of the quality gate"
+        )
+        actual = canonical_sha256(dataclass_to_dict(self.preprocessing))
+        stated = self.preprocessing_sha256
+        require(
+            stated == actual, "preprocessing_sha256", stated, f"{actual}, the hash of preprocessing"
+        )
+
+    def _check_gate_labels(self) -> None:
+        if self.int8 is None:
+            return
+        judged = tuple(label.name for label in self.int8.gate.labels)
+        allowed = {*self.label_names, self.gradability.name}
+        covers = set(self.label_names) <= set(judged) <= allowed
+        require(covers, "int8.gate.labels", judged, f"the labels {self.label_names}")
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the disease labels in the order of the model's logits."""
+        return tuple(label.name for label in self.labels)
+
+    @property
+    def expected_files(self) -> tuple[str, ...]:
+        """Sorted names of every file but bundle.json and bundle.sig."""
+        return tuple(sorted(FLOAT_FILES + (INT8_FILES if self.int8 is not None else ())))
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether every output can become a decision and INT8 has passed its gate."""
+        outputs = (*self.labels, self.gradability)
+        return self.int8 is not None and all(output.calibrated for output in outputs)
+
+    def preprocess_spec(self) -> PreprocessSpec:
+        """Return `preprocessing` as the spec that `edge_runtime.preprocess` executes."""
+        from edge_runtime.preprocess import PreprocessSpec
+
+        return PreprocessSpec.from_dict(dict(self.preprocessing))
+
+    def quality(self) -> QualityLimits:
+        """Return `quality_limits` as the limits that `edge_runtime.quality` applies."""
+        from edge_runtime.quality import QualityLimits
+
+        return QualityLimits.from_dict(dict(self.quality_limits))
+
+    def to_dict(self) -> dict[str, JsonValue]:
+        """Return the manifest as plain JSON types; `from_dict` is its inverse."""
+        return dict(dataclass_to_dict(self))
+
+    @classmethod
+    def from_dict(cls, value: JsonValue) -> Manifest:
+        """Read a parsed bundle.json.
+
+        Raises:
+            BundleFormatError: A key is unknown or missing, or a value is wrong; the
+                message begins with the key's full path.
+        """
+        try:
+            return read_dataclass(cls, value)
+        except BundleFormatError as error:
+            raise BundleFormatError(f"bundle.json: {error}") from error

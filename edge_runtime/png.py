@@ -1,0 +1,141 @@
+"""Check a PNG file from its bytes alone: header, colour type, every chunk's CRC, the end.
+
+Layout: W3C Portable Network Graphics (third edition), sections 5 and 11.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from edge_runtime.errors import ImageUnreadableError
+
+__all__ = [
+    "PNG_SIGNATURE",
+    "PngHeader",
+    "check_png_colour",
+    "check_png_structure",
+    "read_png_header",
+]
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_HEADER_END = 33  # signature, then the IHDR chunk: length, name, 13 bytes, CRC
+_COLOUR_TYPES = {0: "grayscale", 2: "RGB", 3: "palette", 4: "grayscale with alpha", 6: "RGBA"}
+_RGB, _RGBA, _PALETTE = 2, 6, 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class PngHeader:
+    """What IHDR claims: size in pixels, bits a sample, and the colour type's number."""
+
+    height_px: int
+    width_px: int
+    bits: int
+    colour_type: int
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether the file carries an alpha channel."""
+        return self.colour_type == _RGBA
+
+
+def read_png_header(data: bytes) -> PngHeader:
+    """Read IHDR without looking further.
+
+    Args:
+        data: the file's bytes, starting with the PNG signature.
+
+    Raises:
+        ImageUnreadableError: IHDR is missing, damaged or names an impossible format.
+    """
+    if len(data) < _HEADER_END or data[8:16] != b"\x00\x00\x00\rIHDR":
+        raise ImageUnreadableError("PNG has no whole header (IHDR): the file is cut or damaged")
+    if zlib.crc32(data[12:29]) != int.from_bytes(data[29:33], "big"):
+        raise ImageUnreadableError("PNG header (IHDR) fails its CRC: the file is damaged")
+    header = PngHeader(
+        width_px=int.from_bytes(data[16:20], "big"),
+        height_px=int.from_bytes(data[20:24], "big"),
+        bits=data[24],
+        colour_type=data[25],
+    )
+    if header.width_px == 0 or header.height_px == 0 or header.colour_type not in _COLOUR_TYPES:
+        raise ImageUnreadableError(
+            f"PNG header is impossible: {header.width_px}x{header.height_px} pixels, "
+            f"colour type {header.colour_type}"
+        )
+    return header
+
+
+def check_png_colour(header: PngHeader) -> None:
+    """Refuse colour types that a fundus camera does not mean.
+
+    Raises:
+        ImageUnreadableError: grayscale, palette, or other than 8 bits a sample.
+    """
+    name = _COLOUR_TYPES[header.colour_type]
+    if header.colour_type == _PALETTE:
+        raise ImageUnreadableError(
+            "PNG uses a colour palette, which has lost colours; export 24-bit RGB"
+        )
+    if header.colour_type not in (_RGB, _RGBA):
+        raise ImageUnreadableError(f"not a colour fundus photograph: one channel ({name} PNG)")
+    if header.bits != 8:
+        raise ImageUnreadableError(
+            f"PNG has {header.bits} bits a sample, whose scale cannot be known; export 8-bit RGB"
+        )
+
+
+def check_png_structure(data: bytes) -> bytes | None:
+    """Walk every chunk to IEND and check the CRCs.
+
+    Args:
+        data: the file's bytes with a readable header.
+
+    Returns:
+        The EXIF block (eXIf chunk), or None.
+
+    Raises:
+        ImageUnreadableError: cut, damaged, animated, colour-keyed, without image data, or
+            with bytes after the end.
+    """
+    exif: bytes | None = None
+    has_data = False
+    for name, start, end in _chunks(data):
+        if name in (b"acTL", b"tRNS"):
+            kind = "animated" if name == b"acTL" else "partly transparent"
+            raise ImageUnreadableError(f"PNG is {kind}; export one opaque 24-bit RGB image")
+        if name == b"eXIf":
+            exif = data[start:end]
+        has_data |= name == b"IDAT"
+        if name == b"IEND":
+            if not has_data:
+                raise ImageUnreadableError("PNG holds no image data (IDAT): the file is damaged")
+            if end + 4 != len(data):
+                raise ImageUnreadableError(
+                    f"PNG is followed by {len(data) - end - 4} more bytes; give one image a file"
+                )
+            return exif
+    raise ImageUnreadableError(
+        f"PNG ends after {len(data)} bytes without its end chunk (IEND): the file is cut; "
+        "copy it again from the camera"
+    )
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield (name, payload start, payload end) of whole chunks whose CRC is right."""
+    view = memoryview(data)
+    position = len(PNG_SIGNATURE)
+    while position + 12 <= len(data):
+        start = position + 8
+        end = start + int.from_bytes(data[position : position + 4], "big")
+        if end + 4 > len(data):
+            return
+        name = data[position + 4 : start]
+        if zlib.crc32(view[position + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+            raise ImageUnreadableError(
+                f"PNG chunk {name.decode('ascii', 'replace')} at byte {position} fails its CRC: "
+                "the file is damaged; copy it again from the camera"
+            )
+        yield name, start, end
+        position = end + 4

@@ -1,0 +1,167 @@
+"""Results in words for a terminal: large word first, then the reasons, then the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from edge_runtime.bench import TENSORRT_ROW, TIMED_REGION, BenchReport
+from edge_runtime.bundle import Bundle
+from edge_runtime.doctor import DoctorReport
+from edge_runtime.manifest import LabelSpec
+from edge_runtime.result import NOTICE, Decision, EyeResult, ScreeningResult
+from edge_runtime.verify import VerificationReport
+
+__all__ = [
+    "WORDS",
+    "bench_text",
+    "bundle_text",
+    "doctor_text",
+    "screening_text",
+    "verification_text",
+]
+
+WORDS = {
+    Decision.REFER: "REFER",
+    Decision.NO_REFER: "NO REFER",
+    Decision.UNGRADABLE: "UNGRADABLE",
+}
+
+
+def screening_text(result: ScreeningResult, paths: Sequence[Path | None], index: int) -> str:
+    """Return the lines of one examination; `paths` are what the operator typed, an eye each."""
+    lines: list[str] = []
+    for eye, path in zip(result.eyes, paths, strict=True):
+        lines.extend(_eye_lines(eye, "-" if path is None else printable(str(path)), index))
+    if len(result.eyes) > 1:
+        lines.append(f"[{index}] EXAMINATION     {WORDS[result.disposition]}")
+    lines.extend(f"    warning: {printable(warning)}" for warning in result.warnings)
+    return "\n".join(lines)
+
+
+def _eye_lines(eye: EyeResult, name: str, index: int) -> Iterator[str]:
+    which = "EYE" if eye.eye == "unspecified" else eye.eye
+    yield f"[{index}] {which:<14}  {WORDS[eye.disposition]:<12}  {name}"
+    if eye.quality.reasons:
+        yield f"    reason: {', '.join(eye.quality.reasons)}"
+    if eye.error is not None:
+        yield f"    {printable(eye.error)}"
+    if eye.quality.gradable_probability is not None:
+        yield (
+            f"    gradable: {eye.quality.gradable_probability:.3f} "
+            f"(at least {eye.quality.gradable_threshold:.3f} is needed)"
+        )
+    if eye.labels:
+        yield f"    {'label':<24}{'probability':>12}{'threshold':>12}  decision"
+    for label in eye.labels:
+        word = "POSITIVE" if label.is_positive else "negative"
+        yield f"    {label.name:<24}{label.probability:>12.3f}{label.threshold:>12.3f}  {word}"
+
+
+def bundle_text(bundle: Bundle) -> str:
+    """Return what `edge-screen inspect` prints."""
+    manifest = bundle.manifest
+    signed = f"key {bundle.key_id}, trusted from {bundle.trusted_from}"
+    protocol = manifest.protocol
+    lines = [
+        f"{manifest.name} {manifest.version}: {manifest.intended_use}",
+        f"SHA-256    {bundle.sha256}",
+        f"signature  {signed if bundle.key_id else 'NOT CHECKED (--allow-unsigned)'}",
+        f"protocol   {protocol.fields_per_eye} field(s) an eye, {protocol.field_degrees:g} degrees",
+        f"cameras    {', '.join(protocol.cameras)}",
+        f"input      {manifest.preprocess_spec().size_px} px, "
+        f"preprocessing {manifest.preprocessing_sha256[:16]}",
+        *(_label_line(label) for label in (*manifest.labels, manifest.gradability)),
+        _int8_line(bundle),
+    ]
+    return "\n".join([*(printable(line) for line in lines), NOTICE])
+
+
+def _label_line(label: LabelSpec) -> str:
+    point = label.operating_point
+    if point is None:
+        return f"  {label.name:<22} no operating point yet"
+    return (
+        f"  {label.name:<22} threshold {point.threshold:.3f}  "
+        f"Se {point.sensitivity:.3f} [{point.sensitivity_interval[0]:.3f}, "
+        f"{point.sensitivity_interval[1]:.3f}]  "
+        f"Sp {point.specificity:.3f} [{point.specificity_interval[0]:.3f}, "
+        f"{point.specificity_interval[1]:.3f}]  on {point.split}, "
+        f"{point.num_positive}+{point.num_negative}"
+    )
+
+
+def _int8_line(bundle: Bundle) -> str:
+    record = bundle.manifest.int8
+    if record is None:
+        return "INT8       none yet (edge-screen calibrate)"
+    gate = record.gate
+    return (
+        f"INT8       {record.method}, {record.num_images} pictures; gate passed on "
+        f"{gate.num_images} ({gate.split}): mean AUROC drop {gate.mean_auroc_drop:+.4f} "
+        f"(limit {gate.limit_auroc_drop:.4f}), {gate.decision_flips} decisions changed"
+    )
+
+
+def verification_text(report: VerificationReport) -> str:
+    """Return what `edge-screen verify` prints."""
+    lines = [
+        f"{report.bundle_name} {report.bundle_version}  SHA-256 {report.bundle_sha256[:16]}...",
+        f"signed by key {report.key_id}, trusted from {report.trusted_from}",
+        *(
+            f"  {'ok    ' if check.passed else 'FAILED'}  {check.name:<14} {check.detail}"
+            for check in report.checks
+        ),
+        "VERIFIED on this machine" if report.passed else "NOT REPRODUCED on this machine",
+    ]
+    return "\n".join([*(printable(line) for line in lines), NOTICE])
+
+
+def bench_text(report: BenchReport) -> str:
+    """Return what `edge-screen bench` prints."""
+    lines = [
+        f"{report.bundle_name} {report.bundle_version}: {report.num_images} picture(s), "
+        f"{report.num_rounds} rounds after {report.num_warmup_rounds} to warm up, "
+        f"{report.num_threads} thread(s)",
+        f"{'latency_ms':<14}{'fp32 p50':>10}{'p90':>9}{'p99':>9}"
+        f"{'int8 p50':>12}{'p90':>9}{'p99':>9}",
+    ]
+    for stage, fp32 in report.stages["fp32"].items():
+        int8 = report.stages["int8"][stage]
+        lines.append(
+            f"{stage:<14}{fp32.p50_ms:>10.2f}{fp32.p90_ms:>9.2f}{fp32.p99_ms:>9.2f}"
+            f"{int8.p50_ms:>12.2f}{int8.p90_ms:>9.2f}{int8.p99_ms:>9.2f}"
+        )
+    ratios = ", ".join(f"{k} {v:.2f}" for k, v in report.ratio_fp32_to_int8.items())
+    lines += [
+        f"{'TensorRT':<14}{TENSORRT_ROW}",
+        f"FP32 / INT8, median over rounds: {ratios}",
+        f"timed: {TIMED_REGION}",
+        ", ".join(f"{k} {v}" for k, v in report.machine.items()),
+        NOTICE,
+    ]
+    return "\n".join(lines)
+
+
+def doctor_text(report: DoctorReport) -> str:
+    """Return what `edge-screen doctor` prints."""
+    packages = ", ".join(f"{k} {v or 'missing'}" for k, v in report.packages.items())
+    installed = ", ".join(f"{k} {v}" for k, v in report.distributions.items() if v)
+    optional = ", ".join(f"{k} {'found' if v else 'no'}" for k, v in report.optional.items())
+    lines = [
+        f"edge-screen {report.version} ({installed or 'not installed'})",
+        f"system     {report.system}, Python {report.python}"
+        + (f", {report.device_model}" if report.device_model else ""),
+        f"packages   {packages}",
+        f"CPU        {', '.join(report.cpu_features) or 'no INT8 instructions recognised'}",
+        f"providers  {', '.join(report.providers) or 'none'}",
+        f"optional   {optional}",
+        f"engine     {report.engine or 'NONE'}: {report.engine_reason}",
+        *(f"PROBLEM    {problem}" for problem in report.problems),
+    ]
+    return "\n".join([*(printable(line) for line in lines), NOTICE])
+
+
+def printable(text: str) -> str:
+    """Return the text with control characters replaced, so that no name can move a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)

@@ -1,0 +1,182 @@
+"""Does this bundle, on this machine, compute what its maker recorded?
+
+In order: signature, every hash (both by `read_bundle`, which raises), preprocessing of one encoded
+picture bit for bit, and the golden pictures through FP32 and INT8: probabilities within the
+bundle's own tolerances and the same decision for every label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_runtime.bundle import Bundle, read_bundle
+from edge_runtime.decision import probability
+from edge_runtime.engines import PRECISIONS, Engine, bundle_precision, open_engine
+from edge_runtime.errors import BundleFormatError, EdgeScreenError, VerificationError
+from edge_runtime.golden import GoldenVectors
+from edge_runtime.manifest import LabelSpec
+from edge_runtime.preprocess import load_for_model
+from edge_runtime.result import NOTICE
+
+__all__ = ["Check", "VerificationReport", "verify_bundle"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One thing that was checked, in words a technician can read."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerificationReport:
+    """Every check of one bundle on one machine."""
+
+    bundle_name: str
+    bundle_version: str
+    bundle_sha256: str
+    key_id: str | None
+    trusted_from: str | None
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return bool(self.checks) and all(check.passed for check in self.checks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON object of `edge-screen verify --json`."""
+        return {"passed": self.passed, **asdict(self), "notice": NOTICE}
+
+    def raise_if_failed(self) -> None:
+        """Raise VerificationError naming every check that failed."""
+        failed = [f"{check.name}: {check.detail}" for check in self.checks if not check.passed]
+        if failed:
+            raise VerificationError(
+                f"bundle {self.bundle_name!r} is not reproduced on this machine "
+                f"({'; '.join(failed)}); do not screen with it here"
+            )
+
+
+def verify_bundle(
+    bundle_dir: Path | str, *, trusted_keys: Path | str | None = None
+) -> VerificationReport:
+    """Verify a bundle on this machine.
+
+    Returns:
+        A report whose checks may have failed; `raise_if_failed` turns it into an error.
+
+    Raises:
+        BundleError: If the signature, a hash or the content is wrong: nothing is run then.
+    """
+    explicit = None if trusted_keys is None else Path(trusted_keys)
+    bundle = read_bundle(Path(bundle_dir), trusted_keys=explicit)
+    if not bundle.manifest.calibrated:
+        raise BundleFormatError(
+            "the bundle has no operating points or no INT8 record, so there is no decision to "
+            "verify; run `edge-screen calibrate` on it"
+        )
+    golden = bundle.golden()
+    checks = [
+        Check(name="signature", passed=True, detail=f"Ed25519 by key {bundle.key_id}"),
+        Check(name="hashes", passed=True, detail=f"{len(bundle.contents)} files"),
+        _check_preprocessing(bundle, golden),
+        *(_check_precision(bundle, golden, precision) for precision in PRECISIONS),
+    ]
+    return VerificationReport(
+        bundle_name=bundle.manifest.name,
+        bundle_version=bundle.manifest.version,
+        bundle_sha256=bundle.sha256,
+        key_id=bundle.key_id,
+        trusted_from=bundle.trusted_from,
+        checks=tuple(checks),
+    )
+
+
+def _check_preprocessing(bundle: Bundle, golden: GoldenVectors) -> Check:
+    """Decode and preprocess the encoded picture; every pixel must be as recorded."""
+    name = "preprocessing"
+    try:
+        _, prepared = load_for_model(golden.encoded, bundle.manifest.preprocess_spec())
+    except EdgeScreenError as error:
+        return Check(name=name, passed=False, detail=str(error))
+    difference = np.abs(prepared.image_hwc.astype(int) - golden.encoded_image_hwc.astype(int))
+    num_pixels = int(np.count_nonzero(difference.any(axis=-1)))
+    if num_pixels == 0:
+        return Check(name=name, passed=True, detail="one encoded picture, bit for bit")
+    detail = f"{num_pixels} pixels differ, by up to {int(difference.max())} levels"
+    return Check(name=name, passed=False, detail=detail)
+
+
+def _check_precision(bundle: Bundle, golden: GoldenVectors, precision: str) -> Check:
+    """Run every golden picture and compare probabilities and decisions."""
+    name = f"golden {precision}"
+    try:
+        engine = open_engine(bundle, precision=precision)
+        try:
+            actual = _run_all(engine, golden.image_nhwc)
+            return _compare(bundle, golden, precision, actual)
+        finally:
+            engine.close()
+    except EdgeScreenError as error:
+        return Check(name=name, passed=False, detail=str(error))
+
+
+def _run_all(engine: Engine, images_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return (G, L + 1) logits; the last column is gradability."""
+    rows = []
+    for image_hwc in images_nhwc:
+        output = engine.run(image_hwc[None])
+        rows.append(np.append(output.logits, np.float32(output.gradability_logit)))
+    return np.stack(rows).astype(np.float32)
+
+
+def _compare(
+    bundle: Bundle, golden: GoldenVectors, precision: str, actual: NDArray[np.float32]
+) -> Check:
+    key = bundle_precision(precision)
+    expected = np.concatenate([golden.logits[key], golden.gradability_logit[key]], axis=1)
+    tolerances = bundle.manifest.golden
+    atol = tolerances.atol_probability_fp32
+    if precision == "int8":
+        atol = tolerances.atol_probability_int8
+    labels = (*bundle.manifest.labels, bundle.manifest.gradability)
+    p_actual, p_expected = _probabilities(labels, actual), _probabilities(labels, expected)
+    max_difference = float(np.abs(p_actual - p_expected).max())
+    thresholds = np.array([_threshold(label) for label in labels])
+    num_flips = int(np.count_nonzero((p_actual >= thresholds) != (p_expected >= thresholds)))
+    detail = (
+        f"{len(actual)} pictures, {p_actual.size} probabilities, largest difference "
+        f"{max_difference:.2e} (allowed {atol:.2e}), {num_flips} decisions changed"
+    )
+    passed = max_difference <= atol and num_flips == 0
+    return Check(name=f"golden {precision}", passed=passed, detail=detail)
+
+
+def _probabilities(labels: Sequence[LabelSpec], logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the calibrated probabilities of (G, L + 1) logits."""
+    temperatures = [_temperature(label) for label in labels]
+    rows = [
+        [probability(float(z), t) for z, t in zip(row, temperatures, strict=True)] for row in logits
+    ]
+    return np.array(rows, np.float64)
+
+
+def _temperature(label: LabelSpec) -> float:
+    if label.temperature is None:
+        raise BundleFormatError(f"label {label.name!r} has no temperature; calibrate again")
+    return label.temperature
+
+
+def _threshold(label: LabelSpec) -> float:
+    if label.operating_point is None:
+        raise BundleFormatError(f"label {label.name!r} has no operating point; calibrate again")
+    return label.operating_point.threshold

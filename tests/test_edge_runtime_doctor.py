@@ -1,0 +1,69 @@
+"""The doctor names what is wrong, and which engine would run."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+from edge_runtime.doctor import cpu_features, diagnose
+from edge_runtime.report_text import doctor_text
+
+GOOD = {
+    "numpy": "2.0",
+    "opencv-python-headless": "4.12.0.88",
+    "onnxruntime": "1.20",
+    "cryptography": "42",
+    "click": "8.1",
+    "edge-screen": "0.1.0",
+}
+
+
+def test_a_healthy_machine_has_no_problem() -> None:
+    report = diagnose(find_version=GOOD.get)
+    assert report.problems == ()
+    assert report.can_screen
+    assert report.engine == "onnxruntime"
+    assert "TensorRT is designed but not" in report.engine_reason
+    assert "CPUExecutionProvider" in report.providers
+    assert json.loads(json.dumps(report.to_dict()))["can_screen"] is True
+    assert "PROBLEM" not in doctor_text(report)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"edge-screen-runtime": "0.1.0"}, "both edge-screen and edge-screen-runtime"),
+        ({"edge-screen": None}, "not installed; install a wheel"),
+        ({"opencv-python-headless": "4.10.0"}, "4.12 or newer"),
+        ({"opencv-python-headless": None}, "opencv-python-headless is not installed"),
+    ],
+)
+def test_problems_are_named_with_a_remedy(changes: dict[str, str | None], problem: str) -> None:
+    report = diagnose(find_version={**GOOD, **changes}.get)
+    assert len(report.problems) == 1
+    assert problem in report.problems[0]
+    assert "PROBLEM" in doctor_text(report)
+
+
+def test_without_onnxruntime_nothing_can_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    report = diagnose(find_version=GOOD.get)
+    assert not report.can_screen
+    assert report.engine is None
+    assert report.providers == ()
+    assert "onnxruntime cannot be imported" in report.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("flags\t\t: fpu sse2 avx2 avx512_vnni\nflags\t: avx2\n", ("avx2", "avx512_vnni")),
+        ("processor : 0\nFeatures\t: fp asimd asimddp i8mm\n", ("asimd", "asimddp", "i8mm")),
+        ("", ()),
+        ("flagship : avx2", ()),
+    ],
+)
+def test_cpu_features_of_both_architectures(text: str, expected: tuple[str, ...]) -> None:
+    assert cpu_features(text) == expected

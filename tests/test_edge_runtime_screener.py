@@ -1,0 +1,320 @@
+"""From an examination to a result: nothing that goes wrong may end in 'no refer'."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bundle_factory import BuiltBundle, build_bundle, fundus_png
+
+from edge_runtime import eye_pipeline
+from edge_runtime.bundle import Bundle, read_bundle
+from edge_runtime.engines import ModelOutput
+from edge_runtime.errors import (
+    BundleFormatError,
+    BundleSignatureError,
+    ConfigError,
+    EngineError,
+)
+from edge_runtime.examination import Examination, EyeImage
+from edge_runtime.eye_pipeline import LOW_GRADABILITY
+from edge_runtime.preprocess import load_for_model
+from edge_runtime.result import Decision, ScreeningResult
+from edge_runtime.screener import SAME_IMAGE, Screener
+
+GOOD = fundus_png()
+OTHER = fundus_png(seed=1)
+
+
+class FakeEngine:
+    """An engine whose answer, or whose failure, the test chooses."""
+
+    name = "onnxruntime"
+    precision = "int8"
+
+    def __init__(
+        self,
+        logits: tuple[float, float] = (-3.0, -3.0),
+        *,
+        gradability: float = 3.0,
+        before: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.logits, self.gradability, self.before = logits, gradability, before
+        self.num_runs = 0
+
+    def run(self, image_nhwc: np.ndarray) -> ModelOutput:
+        assert image_nhwc.ndim == 4
+        self.num_runs += 1
+        self.before()
+        return ModelOutput(
+            logits=np.array(self.logits, np.float32),
+            gradability_logit=self.gradability,
+            embedding=np.zeros(4, np.float32),
+            evidence=np.full((2, 3, 3), self.logits[0], np.float32),
+        )
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> BuiltBundle:
+    folder = tmp_path_factory.mktemp("screener") / "bundle"
+    return build_bundle(folder, gradability_threshold=0.1)
+
+
+@pytest.fixture(scope="module")
+def bundle(built: BuiltBundle) -> Bundle:
+    return read_bundle(built.folder, trusted_keys=built.trusted_keys)
+
+
+def only_eye(result: ScreeningResult, reason: str) -> None:
+    """Assert one ungradable eye with exactly this reason, and no label shown."""
+    (eye,) = result.eyes
+    assert result.disposition is eye.disposition is Decision.UNGRADABLE
+    assert eye.quality.reasons == (reason,)
+    assert not eye.quality.gradable
+    assert eye.labels == ()
+
+
+def test_open_and_screen_with_the_real_engine(built: BuiltBundle, tmp_path: Path) -> None:
+    path = tmp_path / "eye.png"
+    path.write_bytes(GOOD)
+    with Screener.open(built.folder, trusted_keys=built.trusted_keys) as screener:
+        screener.warmup()
+        result = screener.screen(GOOD)
+        from_path = screener.screen(path)
+    assert result.disposition is Decision.NO_REFER
+    (eye,) = result.eyes
+    assert eye.image_sha256 == hashlib.sha256(GOOD).hexdigest()
+    assert [label.name for label in eye.labels] == ["macular_edema", "glaucoma"]
+    assert set(eye.timings_ms) == set(eye_pipeline.STAGES)
+    assert from_path.eyes[0].labels == eye.labels
+    assert result.bundle.key_id == built.keys.key_id
+    assert (result.engine.name, result.engine.precision) == ("onnxruntime", "int8")
+
+
+def test_the_model_sees_exactly_what_training_sees(built: BuiltBundle, bundle: Bundle) -> None:
+    seen: list[np.ndarray] = []
+
+    class Recorder(FakeEngine):
+        def run(self, image_nhwc: np.ndarray) -> ModelOutput:
+            seen.append(image_nhwc.copy())
+            return super().run(image_nhwc)
+
+    Screener(bundle, Recorder()).screen(GOOD)
+    expected = load_for_model(GOOD, built.manifest.preprocess_spec())[1].image_hwc
+    np.testing.assert_array_equal(seen[0][0], expected)
+
+
+@pytest.mark.parametrize(
+    ("logits", "decision"),
+    [
+        ((-3.0, -3.0), Decision.NO_REFER),
+        ((-3.0, 3.0), Decision.REFER),
+        ((0.0, -9.0), Decision.REFER),
+    ],
+)
+def test_logits_decide(bundle: Bundle, logits: tuple[float, float], decision: Decision) -> None:
+    result = Screener(bundle, FakeEngine(logits)).screen(GOOD)
+    assert result.disposition is decision
+    assert result.eyes[0].quality.gradable
+
+
+def test_low_gradability_is_ungradable_although_a_label_is_positive(bundle: Bundle) -> None:
+    result = Screener(bundle, FakeEngine((9.0, 9.0), gradability=-9.0)).screen(GOOD)
+    assert result.disposition is Decision.UNGRADABLE
+    (eye,) = result.eyes
+    assert eye.quality.reasons == (LOW_GRADABILITY,)
+    assert eye.any_positive
+    assert eye.quality.gradable_probability is not None
+
+
+def test_quality_gate_stops_before_the_model(built: BuiltBundle, bundle: Bundle) -> None:
+    limits = {**built.manifest.quality_limits, "min_luma": 250.0}
+    strict = replace(bundle, manifest=replace(bundle.manifest, quality_limits=limits))
+    engine = FakeEngine((9.0, 9.0))
+    result = Screener(strict, engine).screen(GOOD)
+    only_eye(result, "dark")
+    assert engine.num_runs == 0
+    assert result.eyes[0].quality.measures["luma"] < 250.0
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (None, "missing image"),
+        (b"", "image unreadable"),
+        (GOOD[:-40], "image unreadable"),
+        (b"%PDF-1.7 not a picture", "image unreadable"),
+        (bytes(61_000_000), "image too large"),
+        (Path("/nonexistent/eye.jpg"), "missing image"),
+        (Path("/"), "image unreadable"),
+    ],
+)
+def test_images_that_cannot_be_used(
+    bundle: Bundle, source: bytes | Path | None, reason: str
+) -> None:
+    result = Screener(bundle, FakeEngine()).screen(Examination.single(source))
+    only_eye(result, reason)
+    assert result.eyes[0].error
+    assert "nonexistent" not in result.to_json()
+
+
+def test_a_picture_without_a_circle_is_ungradable(bundle: Bundle) -> None:
+    import cv2
+
+    blank = cv2.imencode(".png", np.full((128, 128, 3), (30, 60, 160), np.uint8))[1].tobytes()
+    only_eye(Screener(bundle, FakeEngine()).screen(blank), "no field of view found")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("where", ["label", "gradability"])
+def test_output_that_is_not_finite_is_an_engine_error(
+    bundle: Bundle, bad: float, where: str
+) -> None:
+    engine = FakeEngine((-3.0, bad)) if where == "label" else FakeEngine(gradability=bad)
+    only_eye(Screener(bundle, engine).screen(GOOD), "engine error")
+
+
+def _raise(error: Exception) -> Callable[[], None]:
+    def fail() -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (EngineError("kernel"), "engine error"),
+        (RuntimeError("/secret/path"), "internal error"),
+        (MemoryError("out"), "internal error"),
+        (KeyError("x"), "internal error"),
+    ],
+)
+def test_any_error_of_the_engine_is_ungradable(
+    bundle: Bundle, error: Exception, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG):
+        result = Screener(bundle, FakeEngine(before=_raise(error))).screen(GOOD)
+    only_eye(result, reason)
+    assert "/secret" not in result.to_json()
+    assert "/secret" not in caplog.text
+    assert reason in caplog.text
+
+
+def test_a_closed_screener_gives_ungradable(built: BuiltBundle) -> None:
+    screener = Screener.open(built.folder, trusted_keys=built.trusted_keys)
+    screener.close()
+    only_eye(screener.screen(GOOD), "engine error")
+
+
+def test_deadline_makes_late_eyes_ungradable(bundle: Bundle) -> None:
+    slow = FakeEngine((9.0, 9.0), before=lambda: time.sleep(0.6))
+    exam = Examination.both(od=GOOD, os=OTHER)
+    result = Screener(bundle, slow).screen(exam, deadline_ms=500)
+    assert [eye.quality.reasons for eye in result.eyes] == [("deadline exceeded",)] * 2
+    assert result.disposition is Decision.UNGRADABLE
+    assert slow.num_runs <= 1  # the second eye is never started
+    assert Screener(bundle, FakeEngine()).screen(GOOD, deadline_ms=60_000).decided
+
+
+@pytest.mark.parametrize("deadline_ms", [0.0, -1.0, float("nan")])
+def test_deadline_must_be_positive(bundle: Bundle, deadline_ms: float) -> None:
+    with pytest.raises(ConfigError, match="deadline_ms"):
+        Screener(bundle, FakeEngine()).screen(GOOD, deadline_ms=deadline_ms)
+
+
+def test_expected_hash_is_compared(bundle: Bundle) -> None:
+    screener = Screener(bundle, FakeEngine())
+    right, wrong = hashlib.sha256(GOOD).hexdigest(), hashlib.sha256(OTHER).hexdigest()
+    assert screener.screen(Examination.single(GOOD, expected_sha256=right)).decided
+    result = screener.screen(Examination.single(GOOD, expected_sha256=wrong))
+    only_eye(result, "image differs from its expected SHA-256")
+    assert result.eyes[0].image_sha256 == right
+
+
+def test_the_worst_eye_decides_and_the_other_is_still_judged(bundle: Bundle) -> None:
+    healthy, sick = Screener(bundle, FakeEngine()), Screener(bundle, FakeEngine((9.0, -9.0)))
+    missing = Examination.both(od=GOOD, os=None)
+    assert healthy.screen(Examination.both(od=GOOD, os=OTHER)).disposition is Decision.NO_REFER
+    result = healthy.screen(missing)
+    assert [e.disposition for e in result.eyes] == [Decision.NO_REFER, Decision.UNGRADABLE]
+    assert result.disposition is Decision.UNGRADABLE
+    assert sick.screen(missing).disposition is Decision.REFER
+
+
+def test_one_picture_for_two_eyes_is_never_no_refer(bundle: Bundle) -> None:
+    exam = Examination.both(od=GOOD, os=GOOD)
+    result = Screener(bundle, FakeEngine()).screen(exam)
+    assert result.disposition is Decision.UNGRADABLE
+    assert [eye.quality.reasons for eye in result.eyes] == [(SAME_IMAGE,)] * 2
+    assert Screener(bundle, FakeEngine((9.0, 9.0))).screen(exam).disposition is Decision.REFER
+
+
+def test_evidence_only_when_asked(bundle: Bundle) -> None:
+    screener = Screener(bundle, FakeEngine())
+    assert screener.screen(GOOD).eyes[0].evidence is None
+    evidence = screener.screen(GOOD, evidence=True).eyes[0].evidence
+    assert evidence is not None
+    assert evidence.maps_lhw.shape == (2, 3, 3)
+    cx_px, cy_px, radius_px = evidence.field_of_view_px
+    assert (cx_px, cy_px) == pytest.approx((64.0, 64.0), abs=1.0)
+    assert radius_px == pytest.approx(0.45 * 128, abs=1.5)
+
+
+def test_many_threads_give_what_one_gives(built: BuiltBundle) -> None:
+    images = [fundus_png(seed=seed) for seed in range(4)] * 3
+    with Screener.open(built.folder, trusted_keys=built.trusted_keys) as screener:
+        alone = [screener.screen(data).eyes[0] for data in images]
+        with ThreadPoolExecutor(4) as pool:
+            together = [result.eyes[0] for result in pool.map(screener.screen, images)]
+    assert [e.labels for e in together] == [e.labels for e in alone]
+    assert [e.image_sha256 for e in together] == [hashlib.sha256(d).hexdigest() for d in images]
+    assert len({e.labels for e in alone}) == 4
+
+
+def test_an_uncalibrated_bundle_is_refused(tmp_path: Path) -> None:
+    built = build_bundle(tmp_path / "bundle", calibrated=False)
+    with pytest.raises(BundleFormatError, match="edge-screen calibrate"):
+        Screener.open(built.folder, trusted_keys=built.trusted_keys, precision="fp32")
+
+
+def test_an_unsigned_bundle_is_refused(tmp_path: Path) -> None:
+    built = build_bundle(tmp_path / "bundle", signed=False)
+    with pytest.raises(BundleSignatureError, match="unsigned"):
+        Screener.open(built.folder, trusted_keys=built.trusted_keys)
+
+
+def test_a_protocol_of_two_fields_is_refused(bundle: Bundle) -> None:
+    protocol = replace(bundle.manifest.protocol, fields_per_eye=2)
+    two = replace(bundle, manifest=replace(bundle.manifest, protocol=protocol))
+    with pytest.raises(BundleFormatError, match="2 fields"):
+        Screener(two, FakeEngine())
+
+
+def test_examinations_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(ConfigError, match="no eye"):
+        Examination(eyes=())
+    with pytest.raises(ConfigError, match="twice"):
+        Examination(eyes=(EyeImage(eye="OD", source=GOOD), EyeImage(eye="OD", source=OTHER)))
+    with pytest.raises(ConfigError, match="mixes"):
+        Examination(eyes=(EyeImage(eye="OD", source=GOOD), EyeImage(source=OTHER)))
+    with pytest.raises(ConfigError, match="eye is 'left'"):
+        EyeImage(eye="left", source=GOOD)
+    with pytest.raises(ConfigError, match="64 lower-case"):
+        EyeImage(source=GOOD, expected_sha256="ABC")
+    with pytest.raises(TypeError, match="not bytes"):
+        EyeImage(source="eye.jpg")  # type: ignore[arg-type]
+
+
+def test_repr_of_an_eye_shows_neither_path_nor_bytes() -> None:
+    assert "secret" not in repr(Examination.single(Path("/secret/name.jpg")))
