@@ -1,0 +1,1 @@
+"""Phantom, data sets, pretraining, fine-tuning and evaluation."""
