@@ -1,0 +1,37 @@
+"""Fixtures that several test modules share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+_REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Seeded randomness, fresh for each test."""
+    return np.random.default_rng(20261123)
+
+
+@pytest.fixture(scope="session")
+def real_data_dir() -> Path:
+    """The folder of real images: EDGE_SCREEN_DATA, or ../shared/data beside the repository."""
+    default = _REPOSITORY.parent / "shared" / "data"
+    folder = Path(os.environ.get("EDGE_SCREEN_DATA", default))
+    if not folder.is_dir():
+        pytest.skip("no real images here; name their folder in EDGE_SCREEN_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def phantom_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthetic data set: 12 patients, seed 0, 128 px. Read only; copy it to change it."""
+    from train.phantom.writer import generate_dataset
+
+    folder = tmp_path_factory.mktemp("phantom") / "data"
+    generate_dataset(folder, num_patients=12, seed=0, image_px=128)
+    return folder

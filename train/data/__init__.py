@@ -1,0 +1,1 @@
+"""The on-disk data set: index, checks and the loader."""
