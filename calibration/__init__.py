@@ -1,0 +1,1 @@
+"""INT8 calibration, probability calibration, operating points and the gate (no torch)."""

@@ -1,0 +1,199 @@
+"""The commands `edge-screen calibrate` and `edge-screen keygen`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from calibration.pipeline import CalibrationOutcome
+
+__all__ = ["calibrate", "keygen"]
+
+_NOTICE = "research use only; not a medical device"
+_PATH = click.Path(path_type=Path)
+_share = click.FloatRange(0.0, 1.0)
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+
+
+@click.command()
+@click.argument("bundle", type=_PATH, metavar="BUNDLE")
+@click.option("--data", "data_dir", type=_PATH, required=True, help="Data set with train and val.")
+@click.option("--signing-key", type=_PATH, required=True, help="signing.key of keygen.")
+@click.option(
+    "--method",
+    type=click.Choice(["percentile", "minmax"]),
+    default="percentile",
+    show_default=True,
+    help="How INT8 ranges follow from activations.",
+)
+@click.option("--percentile", default=99.99, show_default=True, help="Used by that method.")
+@click.option(
+    "--num-images",
+    type=click.IntRange(1),
+    default=512,
+    show_default=True,
+    help="INT8-calibration images of train.",
+)
+@click.option(
+    "--target-sensitivity",
+    type=_share,
+    default=0.90,
+    show_default=True,
+    help="Each disease threshold reaches it on val.",
+)
+@click.option(
+    "--target-ungradable",
+    type=_share,
+    default=0.90,
+    show_default=True,
+    help="Share of ungradable val eyes to catch.",
+)
+@click.option(
+    "--min-eyes",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    help="Fewest val eyes with, and without, a label.",
+)
+@click.option("--max-auroc-drop", type=_share, default=0.01, show_default=True)
+@click.option("--max-sensitivity-drop", type=_share, default=0.02, show_default=True)
+@click.option(
+    "--require-bounds",
+    is_flag=True,
+    help="Refuse unless the intervals show INT8 to be no worse (hundreds of diseased eyes).",
+)
+@click.option("--report", type=_PATH, help="Write the gate's report there, also when refused.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@_json
+def calibrate(
+    bundle: Path,
+    data_dir: Path,
+    signing_key: Path,
+    report: Path | None,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Make BUNDLE INT8, choose its thresholds on val, gate it against FP32 and sign it.
+
+    The bundle is replaced as a whole, or not at all: a refused gate ends with exit code 8 and
+    the numbers, and leaves it unchanged.
+
+    \b
+    Example:
+      edge-screen keygen --out keys
+      edge-screen calibrate runs/demo/bundle --data runs/demo/data --signing-key keys/signing.key
+    """  # noqa: D301 (click needs the backspace itself)
+    from calibration.pipeline import calibrate_bundle
+
+    outcome = calibrate_bundle(
+        bundle,
+        data_dir,
+        signing_key,
+        _config(settings),
+        report_path=report,
+        progress=_show_progress if sys.stderr.isatty() else None,
+    )
+    if as_json:
+        click.echo(json.dumps(_as_dict(bundle, outcome), indent=2, allow_nan=False))
+    else:
+        click.echo("\n".join(_as_text(bundle, outcome)))
+
+
+@click.command()
+@click.option("--out", type=_PATH, required=True, help="Folder for signing.key and signing.pub.")
+@_json
+def keygen(out: Path, as_json: bool) -> None:
+    """Make an Ed25519 key pair; keep signing.key secret, give signing.pub to the cameras.
+
+    \b
+    Example:
+      edge-screen keygen --out keys
+    """  # noqa: D301 (click needs the backspace itself)
+    from edge_runtime.signing import generate_keypair
+
+    pair = generate_keypair(out)
+    if as_json:
+        content = {
+            "key_id": pair.key_id,
+            "private_key": str(pair.private_key_path),
+            "public_key": str(pair.public_key_path),
+        }
+        click.echo(json.dumps(content, indent=2))
+        return
+    click.echo(f"key id       {pair.key_id}")
+    click.echo(f"private key  {pair.private_key_path} (secret; only the signer needs it)")
+    click.echo(f"public key   {pair.public_key_path} (copy it into trusted_keys/ of the camera)")
+
+
+def _config(settings: dict[str, Any]) -> Any:
+    """The configuration that the options ask for."""
+    from calibration.config import CalibrationConfig
+    from calibration.gate import GateLimits
+    from calibration.observers import RangeMethod
+    from calibration.operating_point import Target
+
+    return CalibrationConfig(
+        method=RangeMethod(name=settings["method"], percentile=settings["percentile"]),
+        num_images=settings["num_images"],
+        target=Target(measure="sensitivity", value=settings["target_sensitivity"]),
+        gradability_target=Target(measure="specificity", value=settings["target_ungradable"]),
+        min_eyes=settings["min_eyes"],
+        limits=GateLimits(
+            max_auroc_drop=settings["max_auroc_drop"],
+            max_sensitivity_drop=settings["max_sensitivity_drop"],
+            require_bounds=settings["require_bounds"],
+        ),
+        seed=settings["seed"],
+    )
+
+
+def _show_progress(stage: str, done: int, total: int) -> None:
+    if done % 20 == 0 or done == total:
+        end = "\n" if done == total else ""
+        click.echo(f"\r{stage}: {done} of {total} images{end}", err=True, nl=False)
+
+
+def _as_dict(bundle: Path, outcome: CalibrationOutcome) -> dict[str, Any]:
+    from edge_runtime.strict_json import dataclass_to_dict
+
+    manifest = outcome.written.manifest
+    return {
+        "bundle": str(bundle),
+        "sha256": outcome.written.sha256,
+        "key_id": outcome.written.key_id,
+        "num_int8_images": outcome.num_int8_images,
+        "num_val_images": outcome.num_val_images,
+        "num_refused_images": outcome.num_refused_images,
+        "labels": dataclass_to_dict(manifest.labels),
+        "gradability": dataclass_to_dict(manifest.gradability),
+        "gate": dataclass_to_dict(outcome.gate.report),
+        "notice": _NOTICE,
+    }
+
+
+def _as_text(bundle: Path, outcome: CalibrationOutcome) -> list[str]:
+    manifest, report = outcome.written.manifest, outcome.gate.report
+    lines = [
+        f"{bundle} is calibrated and signed by key {outcome.written.key_id}",
+        f"INT8 from {outcome.num_int8_images} train images, thresholds from "
+        f"{outcome.num_val_images} val images, {outcome.num_refused_images} images refused",
+        f"{'output':20} {'threshold':>9} {'Se':>6} {'Sp':>6} {'AUROC FP32':>11} {'INT8':>7}",
+    ]
+    rows = {row.name: row for row in report.labels}
+    for spec in (*manifest.labels, manifest.gradability):
+        point, row = spec.operating_point, rows[spec.name]
+        assert point is not None
+        lines.append(
+            f"{spec.name:20} {point.threshold:9.4f} {point.sensitivity:6.3f} "
+            f"{point.specificity:6.3f} {row.auroc_fp32:11.4f} {row.auroc_int8:7.4f}"
+        )
+    lines.append(
+        f"gate passed: mean AUROC drop {report.mean_auroc_drop:.4f} (limit "
+        f"{report.limit_auroc_drop:.4f}), {report.decision_flips} decision flips"
+    )
+    return [*lines, _NOTICE]

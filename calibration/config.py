@@ -1,0 +1,44 @@
+"""Every setting of the calibrate stage, in one frozen dataclass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from calibration.gate import GateLimits
+from calibration.observers import RangeMethod
+from calibration.operating_point import Target
+from edge_runtime.errors import ConfigError
+
+__all__ = ["CalibrationConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationConfig:
+    """Settings; stored whole in the bundle's provenance.
+
+    Attributes:
+        method: how INT8 ranges follow from the observed activations.
+        num_images: INT8-calibration images, from `train`.
+        target: what each disease threshold must reach on `val`.
+        gradability_target: the same for P(gradable); its specificity is the share of ungradable
+            eyes that are caught.
+        min_eyes: fewest eyes with and without a label that a threshold is chosen on.
+        limits: of the gate.
+        num_draws: of every bootstrap.
+        seed: of the choice of images and of every bootstrap.
+    """
+
+    method: RangeMethod = field(default_factory=RangeMethod)
+    num_images: int = 512
+    target: Target = field(default_factory=Target)
+    gradability_target: Target = field(default_factory=lambda: Target(measure="specificity"))
+    min_eyes: int = 10
+    limits: GateLimits = field(default_factory=GateLimits)
+    num_draws: int = 2000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the counts and the seed."""
+        for name, least in (("num_images", 1), ("min_eyes", 1), ("num_draws", 100), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} is {getattr(self, name)}; give {least} or more")

@@ -1,0 +1,189 @@
+"""Read the eyes of a data set for INT8 and probability calibration, and stream their images.
+
+INT8 calibration takes images of the `train` split only; temperatures, operating points and the
+gate take `val` only; nothing here ever returns an eye of `test`.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_runtime.errors import DataError, ImageError
+from edge_runtime.preprocess import PreprocessSpec, load_for_model
+
+__all__ = ["GRADABLE", "Eye", "ImageStream", "choose_int8_eyes", "read_eyes"]
+
+GRADABLE = "gradable"
+_NEEDED_COLUMNS = ("patient_id", "eye", "site", "split", "cfp")
+_SPLITS = ("train", "val", "test")
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Eye:
+    """One row of index.csv; `labels` hold 0, 1 or NaN (unknown), `gradable` among them."""
+
+    row_number: int
+    patient_id: str
+    site: str
+    split: str
+    cfp_path: Path
+    labels: Mapping[str, float]
+
+
+def read_eyes(root: Path, label_names: Sequence[str]) -> tuple[Eye, ...]:
+    """Read the `train` and `val` eyes that have a photograph.
+
+    Args:
+        root: folder with index.csv.
+        label_names: disease columns that the model's labels name; `gradable` is read as well.
+
+    Raises:
+        DataError: a file, column or value is missing or wrong, or a patient is in two splits.
+    """
+    index = root / "index.csv"
+    try:
+        with index.open(newline="", encoding="utf-8") as stream:
+            reader = csv.DictReader(stream, strict=True)
+            columns, rows = list(reader.fieldnames or []), list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{index} cannot be read: {error}; give the data set's folder") from error
+    missing = [name for name in (*_NEEDED_COLUMNS, *label_names, GRADABLE) if name not in columns]
+    if missing:
+        raise DataError(f"{index} lacks the columns {', '.join(missing)}; the bundle needs them")
+    names = (*label_names, GRADABLE)
+    numbered = [(n, row) for n, row in enumerate(rows, start=2) if row["cfp"] != ""]
+    eyes = [_read_row(root, number, row, names) for number, row in numbered]
+    _check_splits(index, eyes)
+    return tuple(eye for eye in eyes if eye.split != "test")
+
+
+def choose_int8_eyes(eyes: Sequence[Eye], num_images: int, seed: int) -> tuple[Eye, ...]:
+    """Choose train eyes so that every stratum has its share.
+
+    A stratum is a site, a gradability and a set of findings. Eyes are ordered by stratum, at
+    random inside one, and taken at equal steps: `num_images` of them, or all if there are fewer.
+    """
+    train = [eye for eye in eyes if eye.split == "train"]
+    if not train:
+        raise DataError("the train split is empty; INT8 calibration takes its images from it")
+    order = np.random.default_rng(seed).permutation(len(train))
+    shuffled = sorted((train[i] for i in order), key=_stratum)
+    count = min(num_images, len(shuffled))
+    steps = (np.arange(count) * len(shuffled) // count).tolist()
+    return tuple(shuffled[i] for i in steps)
+
+
+class ImageStream:
+    """Iterate once over the model inputs of some eyes, remembering which could be used.
+
+    After the iteration `used` holds the eyes in the order of their images, `refused` the
+    others with the reason (on the camera those are ungradable without running the model).
+    """
+
+    def __init__(
+        self,
+        eyes: Sequence[Eye],
+        spec: PreprocessSpec,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Prepare; `progress` is called with (images done, images in all)."""
+        self._eyes, self._spec, self._progress = eyes, spec, progress
+        self._hashes: list[str] = []
+        self.used: list[Eye] = []
+        self.refused: list[tuple[Eye, str]] = []
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        """Yield (S, S, 3) uint8 RGB images.
+
+        Raises:
+            DataError: a file cannot be read at all, or the stream was used before.
+        """
+        if self.used or self.refused:
+            raise DataError("this image stream was used already; make a new one")
+        for number, eye in enumerate(self._eyes, start=1):
+            image = self._load(eye)
+            if image is not None:
+                yield image
+            if self._progress is not None:
+                self._progress(number, len(self._eyes))
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the sorted SHA-256 hashes of the image files that were used."""
+        return hashlib.sha256("\n".join(sorted(self._hashes)).encode("ascii")).hexdigest()
+
+    def _load(self, eye: Eye) -> NDArray[np.uint8] | None:
+        try:
+            data = eye.cfp_path.read_bytes()
+        except OSError as error:
+            raise DataError(f"index.csv row {eye.row_number}: {error}; check the file") from error
+        try:
+            decoded, prepared = load_for_model(data, self._spec)
+        except ImageError as error:
+            self.refused.append((eye, str(error)))
+            _LOG.debug("row %d is not used: %s", eye.row_number, error)
+            return None
+        self.used.append(eye)
+        self._hashes.append(decoded.sha256)
+        return prepared.image_hwc
+
+
+def _stratum(eye: Eye) -> tuple[str, ...]:
+    return (eye.site, *(f"{name}={value:g}" for name, value in sorted(eye.labels.items())))
+
+
+def _read_row(root: Path, number: int, row: dict[str, str], names: Sequence[str]) -> Eye:
+    where = f"index.csv row {number}"
+    if None in row.values() or None in row:
+        raise DataError(f"{where} has another number of cells than the header; repair the file")
+    if row["split"] not in _SPLITS or not row["patient_id"]:
+        raise DataError(
+            f"{where}: split '{row['split']}' or patient_id '{row['patient_id']}' is wrong; run "
+            "`edge-screen data check`"
+        )
+    path = (root / row["cfp"]).resolve()
+    if not path.is_relative_to(root.resolve()):
+        raise DataError(
+            f"{where}: cfp '{row['cfp']}' leaves the data set's folder; use a path in it"
+        )
+    return Eye(
+        row_number=number,
+        patient_id=row["patient_id"],
+        site=row["site"],
+        split=row["split"],
+        cfp_path=path,
+        labels={name: _label(where, name, row[name]) for name in names},
+    )
+
+
+def _label(where: str, name: str, text: str) -> float:
+    if text == "":
+        return math.nan
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if value not in (0.0, 1.0):
+        raise DataError(f"{where}: {name} is '{text}'; it must be 0, 1 or empty (unknown)")
+    return value
+
+
+def _check_splits(index: Path, eyes: Sequence[Eye]) -> None:
+    """A patient in two splits would let the choice of thresholds see training images."""
+    split_of: dict[str, str] = {}
+    for eye in eyes:
+        first = split_of.setdefault(eye.patient_id, eye.split)
+        if first != eye.split:
+            raise DataError(
+                f"{index} row {eye.row_number}: patient {eye.patient_id} is in the splits {first} "
+                f"and {eye.split}; split by patient"
+            )

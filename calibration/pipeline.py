@@ -1,0 +1,170 @@
+"""The calibrate stage: make a bundle INT8, give it operating points, gate it and sign it.
+
+    images of train -> ranges -> model.int8.onnx -> model.int8-cpu.onnx
+    images of val   -> FP32 and INT8 scores -> temperatures, thresholds, gate
+    new folder beside the bundle -> files, bundle.json, bundle.sig -> takes the bundle's place
+
+Temperatures and thresholds come from the INT8 scores, because INT8 is what the camera runs. A
+refused gate, or any other error, leaves the bundle as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from calibration.config import CalibrationConfig
+from calibration.dataset import ImageStream, read_eyes
+from calibration.gate import GateOutcome, judge, require_passed
+from calibration.int8_models import Int8Models, make_int8_models
+from calibration.release import Written, check_signing_key, write_gate_report, write_release
+from calibration.run_models import score_models
+from calibration.validation import (
+    CalibratedOutput,
+    calibrate_output,
+    require_enough_eyes,
+    split_outputs,
+)
+from edge_runtime.bundle import Bundle, read_bundle
+from edge_runtime.manifest import Int8Record, Manifest
+from edge_runtime.strict_json import JsonValue
+
+__all__ = ["CalibrationOutcome", "calibrate_bundle"]
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationOutcome:
+    """What the stage did: the bundle that was written and the gate's outcome."""
+
+    written: Written
+    gate: GateOutcome
+    num_int8_images: int
+    num_val_images: int
+    num_refused_images: int
+
+
+def calibrate_bundle(
+    bundle_dir: Path,
+    data_dir: Path,
+    signing_key: Path,
+    config: CalibrationConfig,
+    *,
+    report_path: Path | None = None,
+    progress: Progress | None = None,
+) -> CalibrationOutcome:
+    """Calibrate, gate and sign the bundle in `bundle_dir`, in place.
+
+    Args:
+        bundle_dir: a bundle as export wrote it, or an earlier calibrated one.
+        data_dir: data set with `train` and `val` eyes; images of `test` are never read.
+        signing_key: private key of `edge-screen keygen`.
+        config: every setting.
+        report_path: where to write the gate's report as JSON, also when INT8 is refused.
+        progress: called with (stage, images done, images in all).
+
+    Raises:
+        BundleError: the bundle or its graph cannot be used.
+        DataError: the data set breaks its contract or has too few eyes of a class.
+        ParityError: the two INT8 files do not compute the same integers.
+        GateRefusedError: INT8 lost too much; the bundle is unchanged.
+    """
+    bundle_dir = bundle_dir.resolve()
+    bundle = read_bundle(bundle_dir, trusted_keys=None, require_signature=False)
+    check_signing_key(signing_key)
+    spec, fp32 = bundle.manifest.preprocess_spec(), bundle.model_bytes("fp32")
+    eyes = read_eyes(data_dir, bundle.manifest.label_names)
+    val = [eye for eye in eyes if eye.split == "val"]
+    require_enough_eyes(val, bundle.manifest, config.min_eyes)
+    models = make_int8_models(
+        fp32,
+        eyes,
+        spec,
+        method=config.method,
+        num_images=config.num_images,
+        seed=config.seed,
+        check_images_nhwc=bundle.golden().image_nhwc,
+        progress=_of_stage(progress, "INT8 calibration"),
+    )
+    stream = ImageStream(val, spec, _of_stage(progress, "validation"))
+    scores = score_models({"fp32": fp32, "int8": models.cpu}, stream)
+    outputs = [
+        calibrate_output(output, config)
+        for output in split_outputs(bundle.manifest, stream.used, scores)
+    ]
+    gate = judge(
+        [output.gate_case() for output in outputs],
+        config.limits,
+        num_images=len(stream.used),
+        num_draws=config.num_draws,
+        seed=config.seed,
+    )
+    if report_path is not None:
+        write_gate_report(report_path, gate)
+    require_passed(gate)
+    manifest = _manifest(bundle, models, outputs, gate, config, stream)
+    files = {"int8": models.portable, "int8_cpu": models.cpu}
+    return CalibrationOutcome(
+        written=write_release(bundle_dir, bundle, manifest, files, signing_key),
+        gate=gate,
+        num_int8_images=models.num_images,
+        num_val_images=len(stream.used),
+        num_refused_images=len(stream.refused) + models.num_refused,
+    )
+
+
+def _of_stage(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
+    return None if progress is None else lambda done, total: progress(name, done, total)
+
+
+def _manifest(
+    bundle: Bundle,
+    models: Int8Models,
+    outputs: Sequence[CalibratedOutput],
+    gate: GateOutcome,
+    config: CalibrationConfig,
+    val: ImageStream,
+) -> Manifest:
+    """The manifest with everything that this stage decided; file hashes come on writing."""
+    is_percentile = config.method.name == "percentile"
+    record = Int8Record(
+        method=config.method.name,
+        percentile=config.method.percentile if is_percentile else None,
+        fingerprint=models.fingerprint,
+        num_images=models.num_images,
+        float_nodes=models.float_nodes,
+        gate=gate.report,
+    )
+    figures: dict[str, JsonValue] = {
+        output.scores.name: dict(output.metrics(config)) for output in outputs
+    }
+    old = bundle.manifest
+    return replace(
+        old,
+        labels=tuple(output.spec for output in outputs[:-1]),
+        gradability=outputs[-1].spec,
+        int8=record,
+        metrics={**old.metrics, "int8_val": figures},
+        provenance={**old.provenance, "calibrate": _provenance(models, config, val)},
+        files={},
+    )
+
+
+def _provenance(
+    models: Int8Models, config: CalibrationConfig, val: ImageStream
+) -> dict[str, JsonValue]:
+    """How to repeat this stage: every setting, the ranges, the data, the program versions."""
+    import onnx
+    import onnxruntime
+
+    return {
+        "config": asdict(config),
+        "ranges": dict(models.ranges),
+        "num_refused_train_images": models.num_refused,
+        "val_fingerprint": val.fingerprint(),
+        "num_refused_val_images": len(val.refused),
+        "onnx": onnx.__version__,
+        "onnxruntime": onnxruntime.__version__,
+    }

@@ -1,0 +1,149 @@
+"""The reader of index.csv: splits, strata, refused images, fingerprints."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+from calibration_data import fundus, read_rows, write_rows
+from calibration_graphs import LABELS
+
+from calibration.dataset import ImageStream, choose_int8_eyes, read_eyes
+from edge_runtime.errors import DataError
+from edge_runtime.preprocess import PreprocessSpec, load_for_model
+
+SPEC = PreprocessSpec(size_px=32)
+
+
+@pytest.fixture
+def data_dir(tmp_path, rng):
+    """Eight patients: five train, two val, one test; one eye each."""
+    (tmp_path / "cfp").mkdir()
+    rows = []
+    for number in range(8):
+        (tmp_path / "cfp" / f"{number}.png").write_bytes(fundus(rng))
+        split = "train" if number < 5 else "val" if number < 7 else "test"
+        rows.append([f"P{number}", "OD", "2026-01-02", "a", split, f"cfp/{number}.png", 1, "", 1])
+    write_rows(tmp_path, rows)
+    return tmp_path
+
+
+def test_test_eyes_are_never_returned(data_dir):
+    eyes = read_eyes(data_dir, LABELS)
+    assert Counter(eye.split for eye in eyes) == {"train": 5, "val": 2}
+    assert {eye.patient_id for eye in eyes} == {f"P{i}" for i in range(7)}
+    assert eyes[0].labels["macular_edema"] == 1.0
+    assert math.isnan(eyes[0].labels["glaucoma"])
+    assert eyes[0].row_number == 2
+
+
+def test_eyes_without_a_photograph_are_left_out(data_dir):
+    rows = read_rows(data_dir)
+    rows[1][5] = ""
+    write_rows(data_dir, rows)
+    assert "P1" not in {eye.patient_id for eye in read_eyes(data_dir, LABELS)}
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "word"),
+    [
+        (4, "Train", "row 4: split 'Train'"),
+        (0, "", "patient_id ''"),
+        (6, "2", "row 4: macular_edema is '2'"),
+        (6, "yes", "macular_edema is 'yes'"),
+        (6, "nan", "macular_edema is 'nan'"),
+        (5, "../outside.png", "leaves the data set"),
+        (0, "P6", "patient P6 is in the splits train and val"),
+    ],
+)
+def test_a_wrong_cell_is_named(data_dir, column, value, word):
+    rows = read_rows(data_dir)
+    rows[2][column] = value
+    write_rows(data_dir, rows)
+    with pytest.raises(DataError, match=word):
+        read_eyes(data_dir, LABELS)
+
+
+def test_missing_index_columns_and_cells(data_dir, tmp_path):
+    with pytest.raises(DataError, match="lacks the columns amd"):
+        read_eyes(data_dir, ["amd"])
+    with pytest.raises(DataError, match="cannot be read"):
+        read_eyes(tmp_path / "nowhere", LABELS)
+    rows = read_rows(data_dir)
+    write_rows(data_dir, [*rows, rows[0][:6]])
+    with pytest.raises(DataError, match="row 10 has another number of cells"):
+        read_eyes(data_dir, LABELS)
+
+
+def make_eyes(data_dir, findings):
+    rows = [
+        [f"P{i}", "OD", "2026-01-02", "a", "train", "cfp/0.png", finding, 0, 1]
+        for i, finding in enumerate(findings)
+    ]
+    write_rows(data_dir, rows)
+    return read_eyes(data_dir, LABELS)
+
+
+def test_every_stratum_has_its_share(data_dir):
+    eyes = make_eyes(data_dir, [1] * 20 + [0] * 180)
+    chosen = choose_int8_eyes(eyes, 50, seed=3)
+    assert len({eye.patient_id for eye in chosen}) == 50
+    assert sum(eye.labels["macular_edema"] for eye in chosen) == 5
+
+
+def test_choice_is_reproducible_and_depends_on_the_seed(data_dir):
+    eyes = make_eyes(data_dir, [0, 1] * 50)
+    names = [[e.patient_id for e in choose_int8_eyes(eyes, 20, seed=s)] for s in (0, 0, 1)]
+    assert names[0] == names[1]
+    assert set(names[0]) != set(names[2])
+    assert len(choose_int8_eyes(eyes, 1000, seed=0)) == 100
+
+
+def test_only_train_is_chosen_and_an_empty_train_is_refused(data_dir):
+    eyes = read_eyes(data_dir, LABELS)
+    assert {eye.split for eye in choose_int8_eyes(eyes, 100, seed=0)} == {"train"}
+    with pytest.raises(DataError, match="train split is empty"):
+        choose_int8_eyes([eye for eye in eyes if eye.split == "val"], 10, seed=0)
+
+
+def test_stream_uses_the_runtimes_preprocessing(data_dir):
+    eyes = read_eyes(data_dir, LABELS)[:3]
+    calls = []
+    stream = ImageStream(eyes, SPEC, lambda done, total: calls.append((done, total)))
+    images = list(stream)
+    for eye, image in zip(eyes, images, strict=True):
+        expected = load_for_model(eye.cfp_path.read_bytes(), SPEC)[1].image_hwc
+        np.testing.assert_array_equal(image, expected)
+    assert calls == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_fingerprint_is_of_the_files_and_not_of_their_order(data_dir):
+    eyes = read_eyes(data_dir, LABELS)[:3]
+    streams = [ImageStream(order, SPEC) for order in (eyes, eyes[::-1], eyes[:2])]
+    for stream in streams:
+        assert list(stream)
+    digests = sorted(hashlib.sha256(eye.cfp_path.read_bytes()).hexdigest() for eye in eyes)
+    expected = hashlib.sha256("\n".join(digests).encode()).hexdigest()
+    assert streams[0].fingerprint() == streams[1].fingerprint() == expected
+    assert streams[2].fingerprint() != expected
+
+
+def test_refused_images_are_recorded_and_never_replaced(data_dir):
+    eyes = read_eyes(data_dir, LABELS)[:4]
+    eyes[1].cfp_path.write_bytes(b"not an image")
+    stream = ImageStream(eyes, SPEC)
+    assert len(list(stream)) == 3
+    assert stream.used == [eyes[0], eyes[2], eyes[3]]
+    assert stream.refused[0][0] is eyes[1]
+    with pytest.raises(DataError, match="used already"):
+        next(iter(stream))
+
+
+def test_a_missing_file_is_no_ungradable_eye(data_dir):
+    eyes = read_eyes(data_dir, LABELS)[:1]
+    eyes[0].cfp_path.unlink()
+    with pytest.raises(DataError, match="row 2"):
+        list(ImageStream(eyes, SPEC))

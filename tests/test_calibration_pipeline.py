@@ -1,0 +1,231 @@
+"""The calibrate stage end to end on a small student whose findings it can see."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from calibration_data import SIZE_PX, read_rows, write_bundle, write_data, write_rows
+from calibration_graphs import LABELS, build_student
+from click.testing import CliRunner
+from onnx import numpy_helper
+
+from calibration.cli import calibrate, keygen
+from calibration.config import CalibrationConfig
+from calibration.gate import GateLimits
+from calibration.observers import RangeMethod
+from calibration.pipeline import calibrate_bundle
+from edge_runtime.bundle import read_bundle
+from edge_runtime.errors import (
+    BundleFormatError,
+    BundleSignatureError,
+    ConfigError,
+    DataError,
+    GateRefusedError,
+)
+from edge_runtime.screener import Screener
+from edge_runtime.signing import generate_keypair
+
+CONFIG = CalibrationConfig(
+    min_eyes=4, num_draws=100, limits=GateLimits(max_auroc_drop=0.05, max_sensitivity_drop=0.2)
+)
+REFUSING = replace(CONFIG, limits=GateLimits(max_auroc_drop=0.0, max_sensitivity_drop=0.0))
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory) -> Path:
+    """Folder with data/, exported/ (uncalibrated bundle) and keys/."""
+    root = tmp_path_factory.mktemp("calibrate")
+    write_data(root / "data", build_student())
+    write_bundle(root / "exported", build_student())
+    generate_keypair(root / "keys")
+    return root
+
+
+@pytest.fixture(scope="module")
+def calibrated(workshop) -> Path:
+    """A calibrated bundle; read only."""
+    shutil.copytree(workshop / "exported", workshop / "calibrated")
+    run(workshop, workshop / "calibrated", CONFIG)
+    return workshop / "calibrated"
+
+
+@pytest.fixture
+def bundle_dir(workshop, tmp_path) -> Path:
+    return Path(shutil.copytree(workshop / "exported", tmp_path / "bundle"))
+
+
+def run(workshop: Path, bundle_dir: Path, config: CalibrationConfig, **options):
+    key = workshop / "keys" / "signing.key"
+    return calibrate_bundle(bundle_dir, workshop / "data", key, config, **options)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_calibrated_bundle_is_signed_complete_and_readable(workshop, calibrated):
+    bundle = read_bundle(calibrated, trusted_keys=workshop / "keys" / "signing.pub")
+    manifest = bundle.manifest
+    assert manifest.calibrated
+    assert manifest.int8.num_images == 30
+    assert manifest.int8.float_nodes == ("/evidence", "/gradability_logit")
+    assert [row.name for row in manifest.int8.gate.labels] == [*LABELS, "gradability"]
+    assert manifest.int8.gate.num_images == 60
+    for spec in manifest.labels:
+        assert spec.operating_point.sensitivity >= 0.90
+        assert spec.operating_point.target == "sensitivity >= 0.90"
+    assert manifest.gradability.operating_point.specificity >= 0.90
+    assert manifest.provenance["calibrate"]["config"]["method"]["percentile"] == 99.99
+    assert manifest.provenance["training_data"] == "synthetic phantom eyes"
+
+
+def test_golden_outputs_are_those_of_the_cpu_file(calibrated):
+    bundle = read_bundle(calibrated, trusted_keys=None, require_signature=False)
+    golden = bundle.golden()
+    assert golden.logits["int8_cpu"].shape == golden.logits["fp32"].shape
+    assert not np.array_equal(golden.logits["int8_cpu"], golden.logits["fp32"])
+    np.testing.assert_allclose(
+        golden.logits["int8_cpu"], golden.logits["fp32"], rtol=0.15, atol=1.0
+    )
+
+
+def test_the_bundle_screens(workshop, calibrated):
+    image = next((workshop / "data" / "cfp").iterdir())
+    with Screener.open(calibrated, trusted_keys=workshop / "keys" / "signing.pub") as screener:
+        result = screener.screen(image)
+    assert json.loads(result.to_json())["disposition"] in ("refer", "no_refer", "ungradable")
+
+
+def test_model_card_names_the_data_once(workshop, calibrated, tmp_path):
+    card = (calibrated / "MODEL_CARD.md").read_text()
+    assert card.startswith("# Student")
+    assert "synthetic phantom eyes" in card
+    again = Path(shutil.copytree(calibrated, tmp_path / "again"))
+    run(workshop, again, CONFIG)
+    assert (again / "MODEL_CARD.md").read_text() == card
+
+
+def test_same_seed_same_bytes_but_another_method_differs(workshop, calibrated, bundle_dir):
+    run(workshop, bundle_dir, CONFIG)
+    first, second = contents(calibrated), contents(bundle_dir)
+    assert first == second
+    run(workshop, bundle_dir, replace(CONFIG, method=RangeMethod(name="minmax")))
+    third = contents(bundle_dir)
+    assert third["model.int8.onnx"] != first["model.int8.onnx"]
+    assert third["model.fp32.onnx"] == first["model.fp32.onnx"]
+    manifest = json.loads(third["bundle.json"])
+    assert manifest["int8"]["percentile"] is None
+    assert (
+        manifest["int8"]["fingerprint"] == json.loads(first["bundle.json"])["int8"]["fingerprint"]
+    )
+
+
+def test_a_refused_gate_leaves_the_bundle_untouched(workshop, bundle_dir, tmp_path):
+    clipping = replace(REFUSING, method=RangeMethod(percentile=50.5))
+    before = contents(tmp_path / "bundle")
+    report = tmp_path / "gate.json"
+    with pytest.raises(GateRefusedError, match=r"falls by 0\.\d+"):
+        run(workshop, bundle_dir, clipping, report_path=report)
+    assert contents(tmp_path / "bundle") == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "gate.json"]
+    content = json.loads(report.read_text())
+    assert content["report"]["passed"] is False
+    assert content["report"]["mean_auroc_drop"] > 0
+    assert content["reasons"]
+
+
+def test_too_few_eyes_are_refused_before_the_long_work(workshop, bundle_dir):
+    calls = []
+    with pytest.raises(DataError, match=r"\d+ eyes with it and \d+ without in val"):
+        run(
+            workshop,
+            bundle_dir,
+            replace(CONFIG, min_eyes=50),
+            progress=lambda *arguments: calls.append(arguments),
+        )
+    assert calls == []
+
+
+def test_diseases_of_ungradable_eyes_do_not_count(workshop, bundle_dir, tmp_path):
+    data = Path(shutil.copytree(workshop / "data", tmp_path / "data"))
+    rows = read_rows(data)
+    ungradable = sum(row[4] == "val" and row[-1] == "0" for row in rows)
+    outcome = calibrate_bundle(bundle_dir, data, workshop / "keys" / "signing.key", CONFIG)
+    points = [spec.operating_point for spec in outcome.written.manifest.labels]
+    assert ungradable > 0
+    assert {p.num_positive + p.num_negative for p in points} == {60 - ungradable}
+
+
+def test_unreadable_val_images_are_counted_and_left_out(workshop, bundle_dir, tmp_path):
+    data = Path(shutil.copytree(workshop / "data", tmp_path / "data"))
+    first = next(row for row in read_rows(data) if row[4] == "val")
+    (data / first[5]).write_bytes(b"\xff\xd8 cut")
+    outcome = calibrate_bundle(bundle_dir, data, workshop / "keys" / "signing.key", CONFIG)
+    assert outcome.num_val_images == 59
+    assert outcome.num_refused_images == 1
+
+
+def test_a_wrong_key_is_found_before_the_long_work(workshop, bundle_dir):
+    before = contents(bundle_dir)
+    with pytest.raises(ConfigError, match="private key"):
+        calibrate_bundle(bundle_dir, workshop / "data", workshop / "keys" / "signing.pub", CONFIG)
+    assert contents(bundle_dir) == before
+
+
+def test_a_shared_patient_is_refused(workshop, bundle_dir, tmp_path):
+    data = Path(shutil.copytree(workshop / "data", tmp_path / "data"))
+    rows = read_rows(data)
+    rows[0][4] = "val"
+    write_rows(data, rows)
+    with pytest.raises(DataError, match="is in the splits val and train"):
+        calibrate_bundle(bundle_dir, data, workshop / "keys" / "signing.key", CONFIG)
+
+
+def test_a_graph_without_the_right_input_is_refused(workshop, tmp_path):
+    model = onnx.load_model_from_string(build_student())
+    for tensor in model.graph.initializer:
+        if tensor.name == "mean":
+            tensor.CopyFrom(numpy_helper.from_array(np.array(127.5, np.float32), "mean"))
+    write_bundle(tmp_path / "bundle", model.SerializeToString())
+    with pytest.raises(BundleFormatError, match=r"offset -127\.5"):
+        run(workshop, tmp_path / "bundle", CONFIG)
+
+
+def test_commands_make_keys_and_a_signed_bundle(workshop, bundle_dir, tmp_path):
+    made = CliRunner().invoke(keygen, ["--out", str(tmp_path / "k"), "--json"])
+    key_id = json.loads(made.stdout)["key_id"]
+    arguments = [str(bundle_dir), "--data", str(workshop / "data")]
+    arguments += ["--signing-key", str(tmp_path / "k" / "signing.key"), "--min-eyes", "4"]
+    arguments += ["--max-auroc-drop", "0.05", "--max-sensitivity-drop", "0.2", "--json"]
+    done = CliRunner().invoke(calibrate, arguments, catch_exceptions=False)
+    content = json.loads(done.stdout)
+    assert content["key_id"] == key_id
+    assert content["gate"]["passed"] is True
+    assert [label["name"] for label in content["labels"]] == list(LABELS)
+    assert read_bundle(bundle_dir, trusted_keys=tmp_path / "k").key_id == key_id
+    with pytest.raises(BundleSignatureError):
+        read_bundle(bundle_dir, trusted_keys=workshop / "keys")
+
+
+def test_keys_are_not_overwritten(tmp_path):
+    assert CliRunner().invoke(keygen, ["--out", str(tmp_path)]).exit_code == 0
+    again = CliRunner().invoke(keygen, ["--out", str(tmp_path)])
+    assert isinstance(again.exception, ConfigError)
+
+
+@pytest.mark.parametrize("command", [calibrate, keygen])
+def test_help_has_an_example(command):
+    text = CliRunner().invoke(command, ["--help"]).output
+    assert "Example:\n" in text
+    assert "edge-screen keygen --out keys" in text
+
+
+def test_input_size_of_the_helpers_agrees():
+    image = onnx.load_model_from_string(build_student()).graph.input[0]
+    assert image.type.tensor_type.shape.dim[1].dim_value == SIZE_PX
