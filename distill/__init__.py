@@ -1,0 +1,1 @@
+"""A compact CFP-only student taught by the teacher."""

@@ -1,0 +1,123 @@
+"""`pretrain`, `finetune` and `evaluate` as an engineer meets them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from edge_runtime.command_group import CommandGroup
+from train.cli import evaluate, finetune, pretrain
+
+main = CommandGroup(name="edge-screen", commands=[pretrain, finetune, evaluate])
+
+
+def run(*arguments, code=0):
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return result
+
+
+@pytest.fixture(scope="module")
+def data_dir(phantom_dir, tmp_path_factory):
+    """The phantom with 8 patients to train, 4 to test, and both values of every label."""
+    folder = tmp_path_factory.mktemp("cli") / "data"
+    shutil.copytree(phantom_dir, folder)
+    with (folder / "index.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = list(rows[0])
+    labels = names[names.index("lesions") + 1 :]
+    patients = sorted({row["patient_id"] for row in rows})
+    for number, row in enumerate(rows):
+        row["split"] = "train" if patients.index(row["patient_id"]) < 8 else "val"
+        for k, label in enumerate(labels):
+            if label != "dr_grade":
+                row[label] = str(int((number + k) % 4 > (0 if label == "gradable" else 1)))
+    with (folder / "index.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def chain(data_dir, tmp_path_factory):
+    """Folders of an encoder and a teacher made through the commands, and what was printed."""
+    out = tmp_path_factory.mktemp("chain")
+    arguments = ["--data", data_dir, "--num-steps", 2, "--json"]
+    first = run("pretrain", *arguments, "--out", out / "encoder", "--size-px", 32)
+    second = run("finetune", *arguments, "--out", out / "teacher", "--encoder", out / "encoder")
+    return out, json.loads(first.stdout), json.loads(second.stdout)
+
+
+@pytest.mark.parametrize("name", ["pretrain", "finetune", "evaluate"])
+def test_help_shows_an_example_and_every_option(name):
+    text = run(name, "--help").output
+    assert f"edge-screen {name} " in text
+    for option in ("--data", "--seed", "--json", "--help"):
+        assert option in text
+
+
+def test_importing_the_commands_does_not_import_torch():
+    code = "import sys, train.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_from_triples_to_a_report(data_dir, chain):
+    out, pretrained, finetuned = chain
+    assert pretrained["out"] == str(out / "encoder")
+    assert pretrained["metrics"]["skipped_steps"] == 0
+    assert finetuned == {"out": str(out / "teacher")}
+    arguments = ["evaluate", out / "teacher", "--data", data_dir, "--num-draws", 20]
+    report = json.loads(run(*arguments, "--json").stdout)
+    assert report["split"] == "val"
+    assert report["num_eyes"] == 8
+    assert {label["name"] for label in report["labels"]} >= {"macular_edema", "glaucoma"}
+    assert 0 <= report["mean_auroc"]["value"] <= 1
+    text = run(*arguments).stdout
+    assert "macular_edema" in text
+    assert "mean of diseases" in text
+
+
+def test_a_folder_without_an_index_ends_with_the_exit_code_of_data(tmp_path):
+    result = run("pretrain", "--data", tmp_path, "--out", tmp_path / "e", code=6)
+    assert result.stderr.startswith("error: ")
+    assert "index.csv" in result.stderr
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "e").exists()
+
+
+def test_a_checkpoint_of_another_kind_is_refused(data_dir, chain, tmp_path):
+    out = chain[0]
+    result = run(
+        *("finetune", "--encoder", out / "teacher", "--data", data_dir, "--out", tmp_path / "t"),
+        code=7,
+    )
+    assert "a 'encoder' is needed" in result.stderr
+    missing = run("evaluate", tmp_path / "none", "--data", data_dir, code=7)
+    assert "has no config.json" in missing.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--num-steps", 0), "num_steps 0"),
+        (("--size-px", 33), "size_px is 33"),
+        (("--routes", "joint"), "route table 'joint' is unknown"),
+    ],
+)
+def test_settings_out_of_range_end_with_2(data_dir, tmp_path, arguments, message):
+    result = run("pretrain", "--data", data_dir, "--out", tmp_path / "e", *arguments, code=2)
+    assert message in result.stderr
+
+
+def test_evaluation_is_on_val_or_test_only(data_dir, chain):
+    result = run("evaluate", chain[0] / "teacher", "--data", data_dir, "--split", "train", code=2)
+    assert "'train' is not one of 'val', 'test'" in result.stderr
