@@ -1,0 +1,1 @@
+"""Student to ONNX, parity, the bundle, and the demo of the whole chain."""

@@ -1,0 +1,1 @@
+"""The whole chain at one of three scales, with its report."""

@@ -1,0 +1,100 @@
+"""Which pictures become the golden vectors: few, from `val`, and one of each finding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.run_models import score_models
+from edge_runtime.errors import DataError, ImageError
+from edge_runtime.golden import GoldenVectors
+from edge_runtime.image import decode_image
+from edge_runtime.preprocess import PreprocessSpec, load_for_model
+from train.data.index import EyeVisit
+from train.teacher import GRADABLE
+
+__all__ = ["make_golden", "order_golden_visits"]
+
+_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+
+
+def order_golden_visits(
+    visits: Sequence[EyeVisit], label_names: Sequence[str], *, num_images: int
+) -> list[EyeVisit]:
+    """Every visit with a CFP, in the order in which golden pictures are taken.
+
+    First one visit of each label, one ungradable and one without a finding, as far as the
+    data set has them; then the rest at equal steps, so that no one site fills the file.
+    """
+    usable = [visit for visit in visits if "cfp" in visit.files]
+    rules: list[Callable[[Mapping[str, float]], bool]] = [
+        lambda labels, name=name: labels.get(name) == 1.0  # type: ignore[misc]
+        for name in label_names
+    ]
+    rules.append(lambda labels: labels.get(GRADABLE) == 0.0)
+    rules.append(lambda labels: all(labels.get(name) == 0.0 for name in label_names))
+    wanted: list[EyeVisit] = []
+    for rule in rules:
+        matching = (visit for visit in usable if visit not in wanted and rule(visit.labels))
+        wanted += [visit for visit in (next(matching, None),) if visit is not None]
+    rest = [visit for visit in usable if visit not in wanted]
+    step = max(1, len(rest) // max(1, num_images - len(wanted)))
+    return wanted + rest[::step] + [visit for i, visit in enumerate(rest) if i % step]
+
+
+def make_golden(
+    visits: Sequence[EyeVisit],
+    spec: PreprocessSpec,
+    model_bytes: bytes,
+    *,
+    num_images: int,
+) -> GoldenVectors:
+    """Golden inputs and the FP32 model's outputs on this machine.
+
+    Args:
+        visits: as `order_golden_visits` gives them; a refused picture is passed over.
+        spec: the model's preprocessing.
+        model_bytes: the FP32 model.
+        num_images: G wanted; fewer when the split has fewer.
+
+    Raises:
+        DataError: no picture can be used.
+    """
+    images: list[NDArray[np.uint8]] = []
+    encoded: bytes | None = None
+    for visit in visits:
+        if len(images) == num_images:
+            break
+        data = visit.files["cfp"].read_bytes()
+        try:
+            _, prepared = load_for_model(data, spec)
+        except ImageError:
+            continue
+        images.append(prepared.image_hwc)
+        encoded = encoded or _as_png(data, spec)
+    if encoded is None:
+        raise DataError("no usable photograph in 'val' for the golden vectors; check the data set")
+    scores = score_models({"fp32": model_bytes}, images)["fp32"]
+    return GoldenVectors(
+        image_nhwc=np.stack(images),
+        logits={"fp32": scores.logits.astype(np.float32)},
+        gradability_logit={"fp32": scores.gradability_logits.astype(np.float32)[:, None]},
+        encoded=encoded,
+        encoded_image_hwc=load_for_model(encoded, spec)[1].image_hwc,
+    )
+
+
+def _as_png(data: bytes, spec: PreprocessSpec) -> bytes:
+    """The file itself if it is a PNG, or its pixels as a PNG, reduced if it is large.
+
+    PNG is lossless, so that a machine's decoder is either right or wrong. What is left must
+    be wide enough for the model and for the smallest field that is accepted.
+    """
+    if data.startswith(_PNG_MAGIC):
+        return data
+    decoded = decode_image(data, target_px=max(4 * spec.size_px, 8 * spec.min_radius_px))
+    encoded = cv2.imencode(".png", np.ascontiguousarray(decoded.image_hwc[..., ::-1]))[1]
+    return encoded.tobytes()
