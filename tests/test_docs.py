@@ -112,7 +112,7 @@ def _loose_lines(text: str) -> Iterator[str]:
     bodies.append(_INDENTED.findall(_FENCE.sub("", text)))
     for line in (line for body in bodies for line in body):
         if re.match(r"(edge-screen|make)\s|[A-Z]+=\S+ make\s", line):
-            yield re.split(r"\s{2,}|\s# ", line)[0]
+            yield re.split(r"\s{2,}(?!-)|\s# ", line)[0]
 
 
 def _words(line: str) -> list[str]:

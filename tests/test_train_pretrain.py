@@ -57,7 +57,7 @@ def test_two_steps_of_each_arm_and_back_from_the_checkpoint(data, tmp_path, rout
     assert set(stored) == set(done.model.state_dict())  # decoders too
 
 
-def test_training_changes_every_weight(data, informed):
+def test_training_changes_every_weight(informed):
     torch.manual_seed(0)
     start = CfpEncoder(TINY_ENCODER)
     for name, weight in informed.model.cfp_encoder.named_parameters():

@@ -76,7 +76,7 @@ def test_too_few_labelled_eyes_are_refused(splits, rng):
 def test_a_draw_of_one_class_is_refused_by_name(splits, rng):
     train, test = splits
     healthy = replace(train, labels=np.zeros_like(train.labels))
-    with pytest.raises(DataError, match="'macular_edema'.*one class"):
+    with pytest.raises(DataError, match=r"'macular_edema'.*one class"):
         _probe(healthy, test, rng, signal=1)
 
 

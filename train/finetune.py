@@ -121,6 +121,7 @@ def finetune(
     steps = _Steps(teacher, chosen.images_tensor(), labels, gradable, config, progress, total)
     steps.run(config.head_steps, encoder_scale=0.0, offset=0)
     steps.run(config.num_steps, encoder_scale=config.encoder_rate_scale, offset=config.head_steps)
+    encoder.requires_grad_(True)
     return teacher.eval()
 
 
@@ -175,15 +176,13 @@ class _Steps:
         guard = StepGuard(
             torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
         )
+        teacher.encoder.requires_grad_(encoder_scale > 0)
         teacher.train()
         # The encoder's BatchNorm keeps the statistics of pretraining: batches here are few.
         teacher.encoder.eval()
         drawn = batches(len(self.images), config.batch_size, num_steps, config.seed + offset)
         for step, picked in enumerate(drawn):
-            with (
-                torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16),
-                torch.set_grad_enabled(True),
-            ):
+            with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
                 output = teacher(normalize_cfp(self.images[picked]))
             loss = task_loss(output, self.labels[picked], self.gradable[picked])
             guard.step(loss, cosine_rate(step, num_steps, config.learning_rate))

@@ -25,10 +25,12 @@ def hidden_patches(
 ) -> torch.Tensor:
     """Draw exactly round(ratio * in-field count) hidden patches for every image.
 
+    A ratio above 0 hides at least one; a loss needs something to score.
+
     Returns:
         (N, T) bool, True = hidden, never True outside the field.
     """
-    num_hidden = round(ratio * int(in_field.sum()))
+    num_hidden = max(1, round(ratio * int(in_field.sum()))) if ratio > 0 else 0
     order = torch.rand(num_images, len(in_field), generator=generator)
     order = order.masked_fill(~in_field, 2.0)
     ranks = order.argsort(dim=1)[:, :num_hidden]

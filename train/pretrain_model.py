@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from train.arrays import patchify, unpatchify
+from train.arrays import circle_mask, patchify, unpatchify
 from train.decoder import SourceDecoder
 from train.encoder import CfpEncoder, EncoderConfig, OctEncoder
 from train.masking import expand_mask, hidden_patches, in_field_patches
@@ -54,30 +54,51 @@ def _by_colour(patches_ntd: torch.Tensor) -> torch.Tensor:
     return patches_ntd.reshape(*patches_ntd.shape[:-1], -1, 3)
 
 
-def patch_normalized(patches_ntd: torch.Tensor) -> torch.Tensor:
+def patch_normalized(
+    patches_ntd: torch.Tensor, inside_tp: torch.Tensor | None = None
+) -> torch.Tensor:
     """Each colour of each patch with mean 0 and sd 1; a nearly flat one is left small.
 
     By colour, because a fundus is red: over all three together the offset between the
     colours would be most of the variance, and predicting it teaches nothing.
+
+    Args:
+        patches_ntd: (N, T, P*P*3).
+        inside_tp: (T, P*P) 1 for pixels inside the field, whose mean and sd count; None = all.
     """
-    colours = _by_colour(patches_ntd)
-    mean = colours.mean(-2, keepdim=True)
-    variance = colours.var(-2, keepdim=True, unbiased=False)
-    return ((colours - mean) / (variance + _FLAT_PATCH_VARIANCE).sqrt()).flatten(-2)
+    mean, spread = _statistics(patches_ntd, inside_tp)
+    return ((_by_colour(patches_ntd) - mean) / spread).flatten(-2)
 
 
-def patch_denormalized(predicted_ntd: torch.Tensor, original_ntd: torch.Tensor) -> torch.Tensor:
+def patch_denormalized(
+    predicted_ntd: torch.Tensor,
+    original_ntd: torch.Tensor,
+    inside_tp: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Undo `patch_normalized` with the mean and sd of the original patches, to look at it."""
-    colours = _by_colour(original_ntd)
-    mean = colours.mean(-2, keepdim=True)
-    spread = (colours.var(-2, keepdim=True, unbiased=False) + _FLAT_PATCH_VARIANCE).sqrt()
+    mean, spread = _statistics(original_ntd, inside_tp)
     return (_by_colour(predicted_ntd) * spread + mean).flatten(-2)
+
+
+def _statistics(
+    patches_ntd: torch.Tensor, inside_tp: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and sd of each colour of each patch over its pixels inside; (N, T, 1, 3) each."""
+    colours = _by_colour(patches_ntd)
+    if inside_tp is None:
+        inside_tp = torch.ones(colours.shape[1:3])
+    weight = inside_tp[..., None]
+    count = weight.sum(-2, keepdim=True).clamp(min=1)
+    mean = (colours * weight).sum(-2, keepdim=True) / count
+    variance = ((colours - mean).square() * weight).sum(-2, keepdim=True) / count
+    return mean, (variance + _FLAT_PATCH_VARIANCE).sqrt()
 
 
 class PretrainModel(nn.Module):
     """Everything that pretraining trains; only `cfp_encoder` is kept afterwards."""
 
     in_field: torch.Tensor
+    inside: torch.Tensor
 
     def __init__(
         self,
@@ -100,6 +121,8 @@ class PretrainModel(nn.Module):
             )
         self.decoders = nn.ModuleDict({route.name: self._decoder(route) for route in routes})
         self.register_buffer("in_field", in_field_patches(encoder.size_px, CFP_PATCH_PX))
+        circle = circle_mask(encoder.size_px).to(torch.float32)[None, None]
+        self.register_buffer("inside", patchify(circle, CFP_PATCH_PX)[0])
 
     def _decoder(self, route: Route) -> SourceDecoder:
         width = self.cfp_encoder.config.width
@@ -176,10 +199,12 @@ class PretrainModel(nn.Module):
     def _score_cfp(
         self, predicted: torch.Tensor, cfp_nchw: torch.Tensor, hidden: torch.Tensor | None
     ) -> RouteOutput:
-        target = patch_normalized(patchify(cfp_nchw, CFP_PATCH_PX))
-        error = (predicted.float() - target).square().mean(-1)
-        scored = self.in_field.expand_as(error) if hidden is None else hidden
-        loss = (error * scored).sum() / scored.sum()
+        """Mean squared error over the pixels inside the field of the patches that count."""
+        target = patch_normalized(patchify(cfp_nchw, CFP_PATCH_PX), self.inside)
+        error = _by_colour((predicted.float() - target).square()).mean(-1)
+        scored = self.in_field.expand(error.shape[:2]) if hidden is None else hidden
+        weight = scored[..., None] * self.inside
+        loss = (error * weight).sum() / weight.sum()
         picture = unpatchify(predicted.float(), CFP_PATCH_PX, 3)
         return RouteOutput(loss=loss, predicted=picture, hidden=hidden)
 

@@ -159,7 +159,9 @@ def flatten_error_rows(
     bias and taken off the other figures.
     """
     assert data.scans_nvzx is not None
-    visits = index.split("train")[: len(data)][:num_eyes]
+    left_out = {row for row, _ in data.excluded}
+    used = [visit for visit in index.split("train") if visit.row_number not in left_out]
+    visits = used[:num_eyes]
     truth = np.stack([_true_bruch(index.root, visit.files["cfp"]) for visit in visits])
     scans = data.scans_nvzx[: len(visits)]
     found = bruch_rows(scans.reshape(-1, *scans.shape[2:])).reshape(truth.shape)

@@ -8,7 +8,14 @@ import torch
 
 from export.demo.html import label_words
 from export.demo.pictures import Triple
-from train.arrays import PIXEL_CENTER, PIXEL_SCALE, normalize_cfp, patchify, unpatchify
+from train.arrays import (
+    PIXEL_CENTER,
+    PIXEL_SCALE,
+    circle_mask,
+    normalize_cfp,
+    patchify,
+    unpatchify,
+)
 from train.dataset_arrays import SplitArrays
 from train.masking import expand_mask
 from train.oct_targets import make_oct_targets
@@ -36,9 +43,12 @@ def pretraining_triples(arm: Pretrained, test: SplitArrays) -> tuple[Triple, ...
     assert cfp.hidden is not None
     hidden = expand_mask(cfp.hidden, CFP_PATCH_PX)
     rebuilt = patch_denormalized(
-        patchify(cfp.predicted, CFP_PATCH_PX), patchify(cfp_nchw, CFP_PATCH_PX)
+        patchify(cfp.predicted, CFP_PATCH_PX),
+        patchify(cfp_nchw, CFP_PATCH_PX),
+        arm.model.inside,
     )
-    mixed = torch.where(hidden, unpatchify(rebuilt, CFP_PATCH_PX, 3), cfp_nchw)
+    inside = circle_mask(cfp_nchw.shape[-1])
+    mixed = torch.where(hidden & inside, unpatchify(rebuilt, CFP_PATCH_PX, 3), cfp_nchw)
     masked = cfp_nchw * ~hidden
     return tuple(
         Triple(
