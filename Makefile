@@ -1,11 +1,14 @@
 # make demo and make test set up everything they need; a second run sets up nothing again.
 #   PYTHON=python3.12 make setup      another interpreter (3.10 to 3.13); remove .venv first
 #   make demo SCALE=small             a longer demo (smoke, small, full)
+#   make test-slow                    what make test leaves out, see its line in make help
 #   make setup TORCH_INDEX=URL        an extra package index, e.g. one with CPU builds of torch
 
+SUPPORTED = import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
 ifndef PYTHON
-PYTHON := $(shell for p in python3.11 python3; do \
-	if $$p -c 'import ensurepip, venv' >/dev/null 2>&1; then echo $$p; break; fi; done)
+# The first that is supported and can make a virtual environment; python3 may be newer.
+PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3.10 python3; do \
+	if $$p -c 'import ensurepip, venv; $(SUPPORTED)' >/dev/null 2>&1; then echo $$p; break; fi; done)
 endif
 
 VENV := .venv
@@ -26,9 +29,9 @@ help:  ## this list
 setup: $(STAMP)  ## create .venv and install everything at the pinned versions
 
 $(STAMP): pyproject.toml edge_runtime/pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo "No usable Python found: install Python 3.11 with venv, \
-	or name one: make setup PYTHON=/path/to/python3" >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || { \
+	@test -n "$(PYTHON)" || { echo "No Python 3.10 to 3.13 with venv found: install Python 3.11 \
+	with venv, or name one: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c '$(SUPPORTED)' || { \
 	echo "$(PYTHON) is not Python 3.10 to 3.13: name another, make setup PYTHON=python3.11" >&2; \
 	exit 1; }
 	@echo "setup 1/3: creating $(VENV) with $(PYTHON)"
@@ -52,7 +55,7 @@ check: $(STAMP)  ## style, types and import rules
 test: check  ## check, then the fast tests
 	$(BIN)/python -m pytest
 
-test-slow: $(STAMP)  ## the slow tests: wheels, whole stages
+test-slow: $(STAMP)  ## the slow tests: a whole demo, both wheels, the camera's install (needs a package index)
 	$(BIN)/python -m pytest -m slow
 
 wheel: $(STAMP)  ## both wheels into dist/: edge_screen and edge_screen_runtime

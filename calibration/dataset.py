@@ -51,18 +51,12 @@ def read_eyes(root: Path, label_names: Sequence[str]) -> tuple[Eye, ...]:
         DataError: a file, column or value is missing or wrong, or a patient is in two splits.
     """
     index = root / "index.csv"
-    try:
-        with index.open(newline="", encoding="utf-8") as stream:
-            reader = csv.DictReader(stream, strict=True)
-            columns, rows = list(reader.fieldnames or []), list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{index} cannot be read: {error}; give the data set's folder") from error
+    columns, rows = _read_table(index)
     missing = [name for name in (*_NEEDED_COLUMNS, *label_names, GRADABLE) if name not in columns]
     if missing:
         raise DataError(f"{index} lacks the columns {', '.join(missing)}; the bundle needs them")
     names = (*label_names, GRADABLE)
-    numbered = [(n, row) for n, row in enumerate(rows, start=2) if row["cfp"] != ""]
-    eyes = [_read_row(root, number, row, names) for number, row in numbered]
+    eyes = [_read_row(root, number, row, names) for number, row in rows if row["cfp"] != ""]
     _check_splits(index, eyes)
     return tuple(eye for eye in eyes if eye.split != "test")
 
@@ -141,10 +135,41 @@ def _stratum(eye: Eye) -> tuple[str, ...]:
     return (eye.site, *(f"{name}={value:g}" for name, value in sorted(eye.labels.items())))
 
 
+def _read_table(index: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Column names, and each row below them with the number of the line it starts on.
+
+    Read as training reads it: a byte order mark is allowed, blank lines are passed over.
+    """
+    lines: list[tuple[int, list[str]]] = []
+    start = 1
+    try:
+        with index.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.reader(stream, strict=True)
+            for cells in reader:
+                if cells:
+                    lines.append((start, cells))
+                start = reader.line_num + 1
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{index} cannot be read: {error}; give the data set's folder") from error
+    if not lines:
+        raise DataError(f"{index} is empty; it needs a header and one row a visit")
+    (_, columns), *body = lines
+    twice = sorted({name for name in columns if columns.count(name) > 1})
+    if twice:
+        raise DataError(f"{index} has the columns {', '.join(twice)} more than once; keep one each")
+    return columns, [(number, _row(number, columns, cells)) for number, cells in body]
+
+
+def _row(number: int, columns: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
+    if len(cells) != len(columns):
+        raise DataError(
+            f"index.csv row {number} has another number of cells than the header; repair the file"
+        )
+    return dict(zip(columns, cells, strict=True))
+
+
 def _read_row(root: Path, number: int, row: dict[str, str], names: Sequence[str]) -> Eye:
     where = f"index.csv row {number}"
-    if None in row.values() or None in row:
-        raise DataError(f"{where} has another number of cells than the header; repair the file")
     if row["split"] not in _SPLITS or not row["patient_id"]:
         raise DataError(
             f"{where}: split '{row['split']}' or patient_id '{row['patient_id']}' is wrong; run "

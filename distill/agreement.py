@@ -10,8 +10,9 @@ from distill.student import Student
 from edge_runtime.metrics import auroc
 from train.arrays import normalize_cfp
 from train.dataset_arrays import SplitArrays
+from train.device import device_of
 from train.evaluate import Logits
-from train.teacher import GRADABLE
+from train.labels import GRADABLE
 
 __all__ = ["agreement", "student_logits"]
 
@@ -19,13 +20,13 @@ __all__ = ["agreement", "student_logits"]
 def student_logits(
     student: Student, images_nhwc: npt.NDArray[np.uint8], *, batch_size: int = 256
 ) -> Logits:
-    """Outputs of a student, in evaluation mode, over (N, S, S, 3) uint8 pictures."""
-    rows = []
+    """Outputs of a student in evaluation mode, where it is, over (N, S, S, 3) uint8."""
+    rows, device = [], device_of(student)
     with torch.no_grad():
         for start in range(0, len(images_nhwc), batch_size):
-            batch = torch.from_numpy(images_nhwc[start : start + batch_size])
+            batch = torch.from_numpy(images_nhwc[start : start + batch_size]).to(device)
             out = student(normalize_cfp(batch))
-            rows.append(torch.cat([out.logits, out.gradability_logit], 1).double().numpy())
+            rows.append(torch.cat([out.logits, out.gradability_logit], 1).double().cpu().numpy())
     table = np.concatenate(rows)
     return Logits(diseases=table[:, :-1], gradability=table[:, -1])
 

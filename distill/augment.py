@@ -16,7 +16,7 @@ from torch.nn import functional
 from edge_runtime.errors import ConfigError
 from train.arrays import PIXEL_CENTER, PIXEL_SCALE
 
-__all__ = ["AugmentConfig", "augment_batch", "mix_pairs"]
+__all__ = ["AugmentConfig", "augment_batch"]
 
 # What preprocessing leaves outside the field, in normalised units.
 _BLACK = -PIXEL_CENTER / PIXEL_SCALE
@@ -30,13 +30,11 @@ class AugmentConfig:
         rotation_deg: largest rotation about the centre, either way.
         shift_fraction: largest shift as a share of S: what a circle fit may be off.
         gain: largest relative change of brightness, the same for R, G and B.
-        mixup: share of pictures blended with another one of the batch.
     """
 
     rotation_deg: float = 10.0
     shift_fraction: float = 0.02
     gain: float = 0.1
-    mixup: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what would leave no eye in the picture."""
@@ -47,8 +45,6 @@ class AugmentConfig:
                 f"shift_fraction {self.shift_fraction} must be in 0..0.2 and gain {self.gain} in "
                 "0..0.5"
             )
-        if not 0 <= self.mixup <= 1:
-            raise ConfigError(f"mixup {self.mixup} must be in 0..1")
 
 
 def augment_batch(
@@ -59,7 +55,7 @@ def augment_batch(
     Args:
         batch_nchw: (N, 3, S, S) normalised float32.
         config: the ranges.
-        generator: of the draws.
+        generator: of the draws, on the CPU wherever the batch is.
 
     Returns:
         The same shape; what comes from beyond the square is black. With every range 0 the
@@ -68,7 +64,7 @@ def augment_batch(
     if config.rotation_deg == config.shift_fraction == config.gain == 0:
         return batch_nchw
     num = len(batch_nchw)
-    draw = torch.rand((num, 4), generator=generator) * 2 - 1
+    draw = (torch.rand((num, 4), generator=generator) * 2 - 1).to(batch_nchw.device)
     angle = draw[:, 0] * math.radians(config.rotation_deg)
     # An affine grid spans -1..1, so a share of S is twice as much there.
     shift = draw[:, 1:3] * 2 * config.shift_fraction
@@ -79,22 +75,3 @@ def augment_batch(
     moved = functional.grid_sample(light, grid, mode="bilinear", align_corners=False)
     top = (255.0 - PIXEL_CENTER) / PIXEL_SCALE
     return (moved + _BLACK).clamp_max(top)
-
-
-def mix_pairs(
-    batch_nchw: torch.Tensor, labels_nl: torch.Tensor, share: float, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Blend some pictures and their labels with the next of the batch, by a uniform weight.
-
-    Source: mixup (arXiv 1710.09412) with Beta(1, 1). An unknown label (NaN) of either
-    picture leaves the blend's label unknown.
-    """
-    if share == 0:
-        return batch_nchw, labels_nl
-    num = len(batch_nchw)
-    chosen = torch.rand(num, generator=generator) < share
-    own = torch.where(chosen, torch.rand(num, generator=generator), torch.ones(num))
-    image_own, label_own = own[:, None, None, None], own[:, None]
-    images = image_own * batch_nchw + (1 - image_own) * batch_nchw.roll(1, 0)
-    mixed = label_own * labels_nl + (1 - label_own) * labels_nl.roll(1, 0)
-    return images, torch.where(chosen[:, None], mixed, labels_nl)

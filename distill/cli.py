@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import click
 
+from edge_runtime.result import NOTICE
+from train.console import device_option, show_progress
+
 __all__ = ["distill"]
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
-_NOTICE = "research use only; not a medical device"
 
 
 @click.command()
@@ -22,6 +22,7 @@ _NOTICE = "research use only; not a medical device"
 @click.option("--num-steps", type=click.IntRange(1), default=1000, show_default=True)
 @click.option("--batch-size", type=click.IntRange(2), default=64, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@device_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def distill(
     teacher_dir: Path,
@@ -30,6 +31,7 @@ def distill(
     num_steps: int,
     batch_size: int,
     seed: int,
+    device: str,
     as_json: bool,
 ) -> None:
     """Teach a compact student to answer as the teacher does, on all training photographs.
@@ -42,32 +44,20 @@ def distill(
     """  # noqa: D301 (click needs the backspace itself)
     from distill.stage import distill_checkpoint
     from distill.teaching import DistillConfig
+    from train.device import pick_device
 
     done = distill_checkpoint(
         teacher_dir,
         data_dir,
         out,
         DistillConfig(num_steps=num_steps, batch_size=batch_size, seed=seed),
-        progress=_show_progress(),
+        progress=show_progress(),
+        device=pick_device(device),
     )
     if as_json:
-        click.echo(json.dumps({"out": str(out), "metrics": done.metrics, "notice": _NOTICE}))
+        click.echo(json.dumps({"out": str(out), "metrics": done.metrics, "notice": NOTICE}))
         return
     click.echo(f"student checkpoint in {out}")
     for name, value in (*done.training.items(), *done.val.items()):
         click.echo(f"  {name:<24}{value:.4f}")
-    click.echo(_NOTICE)
-
-
-def _show_progress() -> Callable[[int, int, str], None]:
-    """Rewrite one line on a terminal; elsewhere a line now and then."""
-    on_terminal = sys.stderr.isatty()
-
-    def show(done: int, total: int, text: str) -> None:
-        if on_terminal:
-            end = "\n" if done == total else ""
-            click.echo(f"\r\033[Kstep {done}/{total}  {text}{end}", err=True, nl=False)
-        elif done == total or done % 200 == 0:
-            click.echo(f"step {done}/{total}  {text}", err=True)
-
-    return show
+    click.echo(NOTICE)

@@ -19,17 +19,19 @@ import torch
 from torch import nn
 
 from distill.agreement import agreement, student_logits
-from distill.augment import AugmentConfig, augment_batch, mix_pairs
+from distill.augment import AugmentConfig, augment_batch
 from distill.losses import FeatureScale, feature_loss, soft_label_loss
-from distill.origin import DataOrigin
 from distill.student import Student, StudentConfig, StudentOutput, save_student
 from edge_runtime.errors import ConfigError
 from train.arrays import normalize_cfp
+from train.data.origin import DataOrigin
 from train.dataset_arrays import SplitArrays
+from train.device import CPU, device_of
 from train.evaluate import teacher_logits
 from train.finetune import masked_bce
+from train.labels import GRADABLE
 from train.schedule import Progress, StepGuard, batches, cosine_rate, seed_everything
-from train.teacher import GRADABLE, Teacher, TeacherOutput
+from train.teacher import Teacher, TeacherOutput
 
 __all__ = [
     "DistillConfig",
@@ -138,15 +140,17 @@ def distill(
     *,
     val: SplitArrays | None = None,
     progress: Progress | None = None,
+    device: torch.device | None = None,
 ) -> Distilled:
     """Teach a fresh student.
 
     Args:
-        teacher: in evaluation mode; not changed.
+        teacher: in evaluation mode; not changed, and afterwards where it was.
         train: every training photograph, with whatever labels it has.
         config: the settings.
         val: measured at the end, not used for any choice.
         progress: called with (steps done, steps, text).
+        device: where both networks run; None = the CPU.
 
     Raises:
         ConfigError: the teacher takes another picture size, or training diverges.
@@ -157,34 +161,39 @@ def distill(
             f"the teacher takes {teacher_px} px, the student {config.student.size_px} px and the "
             f"pictures have {train.images_nhwc.shape[1]} px; use one size"
         )
-    run = _Run(teacher, train, config)
-    training = run.steps(progress)
-    student = run.student.to(memory_format=torch.contiguous_format).eval()
-    measured: dict[str, float] = {}
-    if val is not None:
-        scores = student_logits(student, val.images_nhwc)
-        measured = agreement(
-            teacher_logits(teacher, val.images_nhwc), scores, val, teacher.label_names
-        )
-    return Distilled(student=student, config=config, training=training, val=measured)
+    home = device_of(teacher)
+    try:
+        run = _Run(teacher, train, config, device or CPU)
+        training = run.steps(progress)
+        student = run.student.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+        measured = {} if val is None else _measure(teacher, student, val)
+    finally:
+        teacher.to(home)
+    return Distilled(student=student.to(CPU), config=config, training=training, val=measured)
+
+
+def _measure(teacher: Teacher, student: Student, val: SplitArrays) -> dict[str, float]:
+    scores = student_logits(student, val.images_nhwc)
+    return agreement(teacher_logits(teacher, val.images_nhwc), scores, val, teacher.label_names)
 
 
 class _Run:
     """The state of one distillation."""
 
-    def __init__(self, teacher: Teacher, train: SplitArrays, config: DistillConfig) -> None:
+    def __init__(
+        self, teacher: Teacher, train: SplitArrays, config: DistillConfig, device: torch.device
+    ) -> None:
         self.generator = seed_everything(config.seed)
-        self.teacher, self.config = teacher.eval(), config
+        self.teacher, self.config, self.device = teacher.to(device).eval(), config, device
         self.images = train.images_tensor()
         self.labels = true_labels(train, teacher.label_names)
         # The pictures are NHWC in memory, and convolutions are faster that way too.
-        self.student = Student(config.student, teacher.label_names).to(
-            memory_format=torch.channels_last  # type: ignore[call-overload]
-        )
+        self.student = Student(config.student, teacher.label_names)
+        self.student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         width = teacher.encoder.config.width
-        self.feature_map = nn.Linear(config.student.channels[-1], width)
+        self.feature_map = nn.Linear(config.student.channels[-1], width).to(device)
         picked = np.random.default_rng(config.seed).permutation(len(train))[:_NUM_SCALE_IMAGES]
-        self.scale = FeatureScale(self._look(normalize_cfp(self.images[picked])).embedding)
+        self.scale = FeatureScale(self._look(self._pictures(torch.from_numpy(picked))).embedding)
         parameters = [*self.student.parameters(), *self.feature_map.parameters()]
         self.guard = StepGuard(
             torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
@@ -208,16 +217,15 @@ class _Run:
 
     def _losses(self, picked: torch.Tensor) -> dict[str, torch.Tensor]:
         config = self.config
-        view = augment_batch(normalize_cfp(self.images[picked]), config.augment, self.generator)
-        view, labels = mix_pairs(view, self.labels[picked], config.augment.mixup, self.generator)
+        view = augment_batch(self._pictures(picked), config.augment, self.generator)
         target = self._look(view)
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
+        with self._autocast():
             output = self.student(view.contiguous(memory_format=torch.channels_last))
         logits = _all_logits(output)
         mapped = self.feature_map(output.embedding.float())
         return {
             "soft": soft_label_loss(logits, _all_logits(target)),
-            "true": masked_bce(logits, labels),
+            "true": masked_bce(logits, self.labels[picked].to(self.device)),
             "feature": feature_loss(mapped, self.scale(target.embedding)),
         }
 
@@ -231,9 +239,16 @@ class _Run:
 
     def _look(self, view_nchw: torch.Tensor) -> TeacherOutput:
         """What the teacher says of a view."""
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self.config.bfloat16):
+        with torch.no_grad(), self._autocast():
             output: TeacherOutput = self.teacher(view_nchw)
         return output
+
+    def _pictures(self, picked: torch.Tensor) -> torch.Tensor:
+        """(N, 3, S, S) normalised photographs, moved after they were picked."""
+        return normalize_cfp(self.images[picked].to(self.device))
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16)
 
 
 def _all_logits(output: StudentOutput | TeacherOutput) -> torch.Tensor:
@@ -241,7 +256,10 @@ def _all_logits(output: StudentOutput | TeacherOutput) -> torch.Tensor:
 
 
 def _means(losses: list[dict[str, float]]) -> dict[str, float]:
-    return {f"loss_{name}": float(np.mean([row[name] for row in losses])) for name in losses[0]}
+    """Mean of each loss; a skipped step's is no number and is left out."""
+    columns = {name: np.array([row[name] for row in losses]) for name in losses[0]}
+    known = {name: values[np.isfinite(values)] for name, values in columns.items()}
+    return {f"loss_{name}": float(values.mean()) for name, values in known.items() if len(values)}
 
 
 def _text(losses: list[dict[str, float]]) -> str:

@@ -26,6 +26,7 @@ from edge_runtime.engines import PRECISIONS, open_engine
 from edge_runtime.errors import ConfigError, ImageUnreadableError
 from edge_runtime.eye_pipeline import STAGES
 from edge_runtime.image import decode_image
+from edge_runtime.opencv_floor import require_opencv
 from edge_runtime.preprocess import PreprocessSpec, load_for_model
 from edge_runtime.result import NOTICE
 from edge_runtime.screener import Screener
@@ -61,6 +62,7 @@ class BenchReport:
 
     bundle_name: str
     bundle_version: str
+    synthetic: bool
     num_images: int
     num_rounds: int
     num_warmup_rounds: int
@@ -101,8 +103,10 @@ def run_bench(
 
     Raises:
         ConfigError: If there is no picture, or a count is out of range.
+        EngineError: If an engine cannot be opened, or OpenCV is too old to decode with.
         ImageUnreadableError: If a picture does not reach the model.
     """
+    require_opencv()
     if not images or repeats < 1 or warmup < 0:
         raise ConfigError(
             f"{len(images)} pictures, repeats {repeats}, warmup {warmup}; give at least one "
@@ -129,6 +133,7 @@ def run_bench(
     return BenchReport(
         bundle_name=bundle.manifest.name,
         bundle_version=bundle.manifest.version,
+        synthetic=bundle.manifest.is_synthetic,
         num_images=len(images),
         num_rounds=repeats,
         num_warmup_rounds=warmup,

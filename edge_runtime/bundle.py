@@ -1,10 +1,11 @@
-"""A model bundle on disk: written atomically, and read only when signature and every hash fit.
+"""A model bundle on disk: read only when signature and every hash fit.
 
     bundle.json  bundle.sig  model.fp32.onnx  golden.npz  MODEL_CARD.md
     model.int8.onnx  model.int8-cpu.onnx      (only with an INT8 record)
 
 Every file is read once. The bytes that were verified are the bytes that are used, so
-that a file swapped after the check has no effect.
+that a file swapped after the check has no effect. `write_manifest` writes bundle.json
+atomically; the other files are there before it and are written by others.
 """
 
 from __future__ import annotations

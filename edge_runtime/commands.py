@@ -109,6 +109,7 @@ def run_inspect(
             "key_id": bundle.key_id,
             "trusted_from": bundle.trusted_from,
             "calibrated": bundle.manifest.calibrated,
+            "synthetic": bundle.manifest.is_synthetic,
             "manifest": bundle.manifest.to_dict(),
             "notice": NOTICE,
         }
@@ -148,7 +149,7 @@ def run_bench_command(request: BenchRequest, *, as_json: bool) -> None:
 
 
 def run_doctor(*, as_json: bool) -> int:
-    """Print the state of the machine; return 5 when no engine can be opened, else 0."""
+    """Print the state of the machine; return 5 when nothing can be screened on it, else 0."""
     report = diagnose()
     if as_json:
         _echo_json(report.to_dict())

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_runtime import __version__
+from edge_runtime.opencv_floor import opencv_problem
 from edge_runtime.result import NOTICE
 
 __all__ = ["DoctorReport", "cpu_features", "diagnose"]
@@ -23,7 +24,6 @@ _FEATURES = (
     "avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8",
     "asimd", "asimddp", "i8mm", "sve",
 )  # fmt: skip
-_OPENCV_FLOOR = (4, 12)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,7 @@ class DoctorReport:
     Attributes:
         engine: Engine that `engine="auto"` opens, None when none can be opened.
         engine_reason: Why that one.
+        decoder_problem: Why `Screener.open` would refuse this OpenCV, None when it would not.
         providers: Execution providers of the installed onnxruntime.
         optional: Whether packages of engines not built yet can be imported.
         problems: What must be put right, each with its remedy.
@@ -49,12 +50,13 @@ class DoctorReport:
     optional: dict[str, bool]
     engine: str | None
     engine_reason: str
+    decoder_problem: str | None
     problems: tuple[str, ...]
 
     @property
     def can_screen(self) -> bool:
-        """Whether an engine can be opened here."""
-        return self.engine is not None
+        """Whether `Screener.open` would find an engine and a decoder here."""
+        return self.engine is not None and self.decoder_problem is None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON object of `edge-screen doctor --json`."""
@@ -72,6 +74,7 @@ def diagnose(*, find_version: Callable[[str], str | None] | None = None) -> Doct
     distributions = {name: find(name) for name in _DISTRIBUTIONS}
     providers, import_error = _providers()
     runs = "CPUExecutionProvider" in providers
+    decoder_problem = opencv_problem()
     return DoctorReport(
         version=__version__,
         python=platform.python_version(),
@@ -84,7 +87,8 @@ def diagnose(*, find_version: Callable[[str], str | None] | None = None) -> Doct
         optional={name: find_spec(name) is not None for name in ("tensorrt", "pycuda")},
         engine="onnxruntime" if runs else None,
         engine_reason=_engine_reason(runs, import_error),
-        problems=_problems(packages, distributions, import_error),
+        decoder_problem=decoder_problem,
+        problems=_problems(packages, distributions, import_error, decoder_problem),
     )
 
 
@@ -118,6 +122,7 @@ def _problems(
     packages: dict[str, str | None],
     distributions: dict[str, str | None],
     import_error: str | None,
+    decoder_problem: str | None,
 ) -> tuple[str, ...]:
     problems = []
     if import_error is not None:
@@ -129,11 +134,10 @@ def _problems(
         )
     if distributions["edge-screen"] is None and distributions["edge-screen-runtime"] is None:
         problems.append("edge-screen runs from a folder and is not installed; install a wheel")
-    opencv = packages["opencv-python-headless"]
-    if opencv is None:
+    if packages["opencv-python-headless"] is None:
         problems.append("opencv-python-headless is not installed under this name; install it")
-    elif tuple(int(part) for part in re.findall(r"\d+", opencv)[:2]) < _OPENCV_FLOOR:
-        problems.append(f"OpenCV {opencv} has known decoder faults; install 4.12 or newer")
+    if decoder_problem is not None:
+        problems.append(decoder_problem)
     return tuple(problems)
 
 

@@ -289,7 +289,8 @@ def _refuse_grey_fill(pixels: Pixels, reduction: int) -> None:
     A cut file with an end marker put back passes the marker walk; libjpeg leaves the missing
     blocks at zero coefficients, which is (128, 128, 128). The last block in file order is
     missing whenever any is; beside a fundus it would be black. What this cannot see: a cut
-    inside the very last block, and one inside a later scan of a progressive file.
+    inside the very last block, one inside a later scan of a progressive file, and every damage
+    that leaves the last block as it is.
     """
     side = max(1, _FILL_CORNER_PX // reduction)
     if (pixels[-side:, -side:] == _FILL_GREY).all():

@@ -3,8 +3,10 @@
 A decoder's success proves nothing about a damaged file: libjpeg fills what is missing
 with grey and says so only in a warning that OpenCV drops. So the marker structure is
 walked before any decoding, and a file whose structure is not whole is refused. What this
-cannot see is damage inside the entropy-coded bytes; for that there are the camera's own
-hash, the grey-fill check of `edge_runtime.image` and the quality gate.
+does not see is damage inside the entropy-coded bytes: flipped bits, zeroed or doubled
+blocks decode to other pixels without a word. Where the camera writes restart markers, their
+count shows a lost or doubled stretch; for the rest there is the camera's own SHA-256
+(`EyeImage.expected_sha256`) and nothing else that is certain.
 
 Layout of markers: ITU-T T.81 (JPEG), annex B; EXIF 2.32, section 4.6.
 """
@@ -17,6 +19,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from edge_runtime.errors import ImageLimitError, ImageUnreadableError
+from edge_runtime.jpeg_restart import (
+    check_restart_markers,
+    num_interleaved_mcus,
+    read_restart_interval,
+)
 
 __all__ = [
     "JpegFrame",
@@ -26,7 +33,7 @@ __all__ = [
     "read_jpeg_frame",
 ]
 
-_SOI, _EOI, _SOS, _TEM, _APP1 = 0xD8, 0xD9, 0xDA, 0x01, 0xE1
+_SOI, _EOI, _SOS, _TEM, _APP1, _DRI = 0xD8, 0xD9, 0xDA, 0x01, 0xE1, 0xDD
 _NOT_FRAMES = frozenset({0xC4, 0xC8, 0xCC})  # DHT, JPG, DAC lie between the SOFn codes
 _SUPPORTED_FRAMES = {0xC0: "baseline", 0xC1: "extended sequential", 0xC2: "progressive"}
 _PROGRESSIVE = 0xC2
@@ -35,6 +42,7 @@ _NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _EXIF_PREFIX = b"Exif\x00\x00"
 _ORIENTATION_TAG, _SHORT = 0x0112, 3
 _NUM_COEFFICIENTS = 64
+_MAX_SAMPLING = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +54,7 @@ class JpegFrame:
         width_px: columns as stored.
         bits: sample precision.
         component_ids: one id a colour component, in file order.
+        sampling: (horizontal, vertical) sampling factors, 1 to 4, one pair a component.
         progressive: whether the coefficients arrive in several scans.
     """
 
@@ -53,6 +62,7 @@ class JpegFrame:
     width_px: int
     bits: int
     component_ids: tuple[int, ...]
+    sampling: tuple[tuple[int, int], ...]
     progressive: bool
 
 
@@ -73,11 +83,15 @@ class JpegStructure:
 
 @dataclass(frozen=True, kw_only=True)
 class _Segment:
-    """One marker with its payload `data[start:end]` (empty for markers without a length)."""
+    """One marker with its payload `data[start:end]` (empty for markers without a length).
+
+    Of a scan, `scan_end` is the offset of the marker behind its entropy-coded bytes.
+    """
 
     marker: int
     start: int
     end: int
+    scan_end: int = -1
 
 
 @dataclass(kw_only=True)
@@ -86,6 +100,7 @@ class _Walk:
 
     scans: int = 0
     exif: bytes | None = None
+    restart_interval: int = 0
     point_transform: dict[int, list[int]] = field(default_factory=dict)
 
 
@@ -125,7 +140,8 @@ def check_jpeg_structure(data: bytes, frame: JpegFrame, *, max_scans: int) -> Jp
         Scans, EXIF block and bytes after the end marker.
 
     Raises:
-        ImageUnreadableError: no end marker, missing scans, two frames, or a second image.
+        ImageUnreadableError: no end marker, missing scans, two frames, a second image, or
+            restart markers that do not fit the size and the restart interval.
         ImageLimitError: more than `max_scans` scans.
     """
     walk = _Walk(point_transform={i: [-1] * _NUM_COEFFICIENTS for i in frame.component_ids})
@@ -134,8 +150,11 @@ def check_jpeg_structure(data: bytes, frame: JpegFrame, *, max_scans: int) -> Jp
         frames += _is_frame(segment.marker)
         if segment.marker == _APP1 and walk.exif is None:
             walk.exif = _exif_block(data, segment)
+        elif segment.marker == _DRI:
+            walk.restart_interval = read_restart_interval(data[segment.start : segment.end])
         elif segment.marker == _SOS:
             _count_scan(data, segment, frame, walk, max_scans)
+            _check_restarts(data, segment, frame, walk.restart_interval)
         elif segment.marker == _EOI:
             _check_complete(frames, walk)
             _check_no_second_image(data, segment.end)
@@ -201,13 +220,13 @@ def _segments(data: bytes) -> Iterator[_Segment]:
         end = position + 2 + length
         if length < 2 or end > len(data):
             return
-        yield _Segment(marker=marker, start=position + 4, end=end)
-        position = end
+        start, position = position + 4, end
         if marker == _SOS:
             found = _NEXT_MARKER.search(data, end)
             if found is None:
                 return
             position = found.start()
+        yield _Segment(marker=marker, start=start, end=end, scan_end=position)
 
 
 def _is_frame(marker: int) -> bool:
@@ -229,6 +248,7 @@ def _parse_frame(data: bytes, segment: _Segment) -> JpegFrame:
         height_px=int.from_bytes(body[1:3], "big"),
         width_px=int.from_bytes(body[3:5], "big"),
         component_ids=tuple(body[6 + 3 * i] for i in range(body[5])),
+        sampling=tuple((body[7 + 3 * i] >> 4, body[7 + 3 * i] & 0x0F) for i in range(body[5])),
         progressive=segment.marker == _PROGRESSIVE,
     )
     if frame.height_px == 0 or frame.width_px == 0:
@@ -238,6 +258,11 @@ def _parse_frame(data: bytes, segment: _Segment) -> JpegFrame:
         )
     if frame.bits != 8:
         raise ImageUnreadableError(f"JPEG has {frame.bits} bits a sample; save it with 8")
+    if not all(1 <= factor <= _MAX_SAMPLING for pair in frame.sampling for factor in pair):
+        raise ImageUnreadableError(
+            f"JPEG has sampling factors {frame.sampling}, not 1 to {_MAX_SAMPLING}: the file is "
+            "damaged; copy it again from the camera"
+        )
     return frame
 
 
@@ -268,6 +293,16 @@ def _count_scan(
         if levels is None:
             raise ImageUnreadableError("JPEG scan names an unknown component: the file is damaged")
         levels[first : last + 1] = [low_bit] * (last + 1 - first)
+
+
+def _check_restarts(data: bytes, segment: _Segment, frame: JpegFrame, interval: int) -> None:
+    """Check the restart markers where their number is known: one baseline scan of everything."""
+    num_components = len(frame.component_ids)
+    interleaved = num_components > 1 and data[segment.start] == num_components
+    if frame.progressive or not interleaved:
+        return
+    num_mcus = num_interleaved_mcus(frame.width_px, frame.height_px, frame.sampling)
+    check_restart_markers(data, segment.end, segment.scan_end, interval=interval, num_mcus=num_mcus)
 
 
 def _check_complete(frames: int, walk: _Walk) -> None:

@@ -38,6 +38,7 @@ __all__ = [
     "FLOAT_FILES",
     "INT8_FILES",
     "SCHEMA_VERSION",
+    "SYNTHETIC_WARNING",
     "GateLabel",
     "GateReport",
     "GoldenTolerances",
@@ -49,6 +50,7 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 1
+SYNTHETIC_WARNING = "trained on synthetic eyes only; the answer says nothing about a real eye"
 FLOAT_FILES = ("MODEL_CARD.md", "golden.npz", "model.fp32.onnx")
 INT8_FILES = ("model.int8-cpu.onnx", "model.int8.onnx")
 
@@ -204,6 +206,14 @@ class Manifest:
         """Whether every output can become a decision and INT8 has passed its gate."""
         outputs = (*self.labels, self.gradability)
         return self.int8 is not None and all(output.calibrated for output in outputs)
+
+    @property
+    def is_synthetic(self) -> bool:
+        """Whether the maker states that the model learned from synthetic eyes only.
+
+        `provenance.synthetic` is what export copies from the student's record.
+        """
+        return self.provenance.get("synthetic") is True
 
     def preprocess_spec(self) -> PreprocessSpec:
         """Return `preprocessing` as the spec that `edge_runtime.preprocess` executes."""

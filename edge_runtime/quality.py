@@ -2,7 +2,7 @@
 
 This gate is deliberately permissive: it refuses what no model should be asked about (no
 colour, blank, black, burnt out, without any detail, hardly any field in the frame). The
-fine judgement is the model's gradability head; `edge_runtime.screener` combines both.
+fine judgement is the model's gradability head; `edge_runtime.eye_pipeline` combines both.
 All statistics are taken on one small canonical square, so they do not depend on the
 model's input size, and inside the field only.
 """

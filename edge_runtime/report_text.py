@@ -8,7 +8,7 @@ from pathlib import Path
 from edge_runtime.bench import TENSORRT_ROW, TIMED_REGION, BenchReport
 from edge_runtime.bundle import Bundle
 from edge_runtime.doctor import DoctorReport
-from edge_runtime.manifest import LabelSpec
+from edge_runtime.manifest import SYNTHETIC_WARNING, LabelSpec
 from edge_runtime.result import NOTICE, Decision, EyeResult, ScreeningResult
 from edge_runtime.verify import VerificationReport
 
@@ -65,6 +65,7 @@ def bundle_text(bundle: Bundle) -> str:
     protocol = manifest.protocol
     lines = [
         f"{manifest.name} {manifest.version}: {manifest.intended_use}",
+        *_synthetic_lines(manifest.is_synthetic),
         f"SHA-256    {bundle.sha256}",
         f"signature  {signed if bundle.key_id else 'NOT CHECKED (--allow-unsigned)'}",
         f"protocol   {protocol.fields_per_eye} field(s) an eye, {protocol.field_degrees:g} degrees",
@@ -75,6 +76,10 @@ def bundle_text(bundle: Bundle) -> str:
         _int8_line(bundle),
     ]
     return "\n".join([*(printable(line) for line in lines), NOTICE])
+
+
+def _synthetic_lines(is_synthetic: bool) -> list[str]:
+    return [f"SYNTHETIC  {SYNTHETIC_WARNING}"] if is_synthetic else []
 
 
 def _label_line(label: LabelSpec) -> str:
@@ -107,6 +112,7 @@ def verification_text(report: VerificationReport) -> str:
     """Return what `edge-screen verify` prints."""
     lines = [
         f"{report.bundle_name} {report.bundle_version}  SHA-256 {report.bundle_sha256[:16]}...",
+        *_synthetic_lines(report.synthetic),
         f"signed by key {report.key_id}, trusted from {report.trusted_from}",
         *(
             f"  {'ok    ' if check.passed else 'FAILED'}  {check.name:<14} {check.detail}"
@@ -123,6 +129,7 @@ def bench_text(report: BenchReport) -> str:
         f"{report.bundle_name} {report.bundle_version}: {report.num_images} picture(s), "
         f"{report.num_rounds} rounds after {report.num_warmup_rounds} to warm up, "
         f"{report.num_threads} thread(s)",
+        *_synthetic_lines(report.synthetic),
         f"{'latency_ms':<14}{'fp32 p50':>10}{'p90':>9}{'p99':>9}"
         f"{'int8 p50':>12}{'p90':>9}{'p99':>9}",
     ]

@@ -25,6 +25,8 @@ from edge_runtime.engines import Engine, open_engine
 from edge_runtime.errors import BundleFormatError, ConfigError
 from edge_runtime.examination import Examination
 from edge_runtime.eye_pipeline import EyePipeline
+from edge_runtime.manifest import SYNTHETIC_WARNING
+from edge_runtime.opencv_floor import require_opencv
 from edge_runtime.result import (
     BundleIdentity,
     Decision,
@@ -33,11 +35,14 @@ from edge_runtime.result import (
     ScreeningResult,
 )
 
-__all__ = ["SAME_IMAGE", "Screener"]
+__all__ = ["FP32_WARNING", "SAME_IMAGE", "Screener"]
 
 _log = logging.getLogger(__name__)
 
 SAME_IMAGE = "same image given for two eyes"
+FP32_WARNING = (
+    "answered by the FP32 model; the operating points were set on the INT8 model's scores"
+)
 
 
 class Screener:
@@ -63,6 +68,7 @@ class Screener:
             )
         self._bundle = bundle
         self._engine = engine
+        self._warnings = _standing_warnings(bundle, engine)
         self._pipeline = EyePipeline(
             manifest=manifest,
             engine=engine,
@@ -93,8 +99,9 @@ class Screener:
         Raises:
             BundleError: If the bundle cannot be trusted or used.
             ConfigError: If an argument is out of range.
-            EngineError: If the engine cannot be opened.
+            EngineError: If the engine cannot be opened, or OpenCV is too old to decode with.
         """
+        require_opencv()
         explicit = None if trusted_keys is None else Path(trusted_keys)
         bundle = read_bundle(Path(bundle_dir), trusted_keys=explicit)
         opened = open_engine(bundle, engine=engine, precision=precision, num_threads=num_threads)
@@ -132,7 +139,7 @@ class Screener:
             raise ConfigError(f"deadline_ms is {deadline_ms}; give a positive number or None")
         deadline_at = None if deadline_ms is None else time.perf_counter() + deadline_ms / 1e3
         eyes: list[EyeResult] = []
-        warnings: list[str] = []
+        warnings = list(self._warnings)
         for eye in examination.eyes:
             result, eye_warnings = self._pipeline.screen(
                 eye, evidence=evidence, deadline_at=deadline_at
@@ -186,6 +193,16 @@ class Screener:
             engine=EngineIdentity(name=self._engine.name, precision=self._engine.precision),
             warnings=tuple(warnings),
         )
+
+
+def _standing_warnings(bundle: Bundle, engine: Engine) -> tuple[str, ...]:
+    """Return what every answer of this bundle on this engine must say about itself."""
+    warnings = []
+    if bundle.manifest.is_synthetic:
+        warnings.append(SYNTHETIC_WARNING)
+    if engine.precision == "fp32":
+        warnings.append(FP32_WARNING)
+    return tuple(warnings)
 
 
 def _refuse_shared_images(eyes: list[EyeResult]) -> list[EyeResult]:

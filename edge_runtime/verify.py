@@ -1,8 +1,13 @@
 """Does this bundle, on this machine, compute what its maker recorded?
 
-In order: signature, every hash (both by `read_bundle`, which raises), preprocessing of one encoded
-picture bit for bit, and the golden pictures through FP32 and INT8: probabilities within the
-bundle's own tolerances and the same decision for every label.
+In order: signature, every hash (both by `read_bundle`, which raises), the decoder's version,
+preprocessing of one encoded picture bit for bit, the golden pictures through FP32 and INT8
+(probabilities within the bundle's own tolerances, the same decision for every label), and one
+golden picture through the portable INT8 file, which must load here and agree with the INT8 form
+that screens.
+
+A decision counts as changed only where the expected probability is further from the threshold
+than the tolerance: closer to it, an honest difference in rounding may fall on either side.
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,6 +27,7 @@ from edge_runtime.engines import PRECISIONS, Engine, bundle_precision, open_engi
 from edge_runtime.errors import BundleFormatError, EdgeScreenError, VerificationError
 from edge_runtime.golden import GoldenVectors
 from edge_runtime.manifest import LabelSpec
+from edge_runtime.opencv_floor import opencv_problem
 from edge_runtime.preprocess import load_for_model
 from edge_runtime.result import NOTICE
 
@@ -43,6 +50,7 @@ class VerificationReport:
     bundle_name: str
     bundle_version: str
     bundle_sha256: str
+    synthetic: bool
     key_id: str | None
     trusted_from: str | None
     checks: tuple[Check, ...]
@@ -88,17 +96,26 @@ def verify_bundle(
     checks = [
         Check(name="signature", passed=True, detail=f"Ed25519 by key {bundle.key_id}"),
         Check(name="hashes", passed=True, detail=f"{len(bundle.contents)} files"),
+        _check_decoder(),
         _check_preprocessing(bundle, golden),
         *(_check_precision(bundle, golden, precision) for precision in PRECISIONS),
+        _check_portable(bundle, golden),
     ]
     return VerificationReport(
         bundle_name=bundle.manifest.name,
         bundle_version=bundle.manifest.version,
         bundle_sha256=bundle.sha256,
+        synthetic=bundle.manifest.is_synthetic,
         key_id=bundle.key_id,
         trusted_from=bundle.trusted_from,
         checks=tuple(checks),
     )
+
+
+def _check_decoder() -> Check:
+    problem = opencv_problem()
+    detail = problem or f"OpenCV {cv2.__version__}"
+    return Check(name="decoder", passed=problem is None, detail=detail)
 
 
 def _check_preprocessing(bundle: Bundle, golden: GoldenVectors) -> Check:
@@ -118,47 +135,88 @@ def _check_preprocessing(bundle: Bundle, golden: GoldenVectors) -> Check:
 
 def _check_precision(bundle: Bundle, golden: GoldenVectors, precision: str) -> Check:
     """Run every golden picture and compare probabilities and decisions."""
-    name = f"golden {precision}"
+    name, key = f"golden {precision}", bundle_precision(precision)
     try:
         engine = open_engine(bundle, precision=precision)
-        try:
-            actual = _run_all(engine, golden.image_nhwc)
-            return _compare(bundle, golden, precision, actual)
-        finally:
-            engine.close()
+        actual = _run_all(engine, golden.image_nhwc)
+        return _compare(bundle, name, _tolerance(bundle, key), actual, _expected(golden, key))
     except EdgeScreenError as error:
         return Check(name=name, passed=False, detail=str(error))
 
 
+def _check_portable(bundle: Bundle, golden: GoldenVectors) -> Check:
+    """Load model.int8.onnx, which no CPU screens with, and hold one picture against the CPU form.
+
+    The file is for TensorRT. Both carry the same integers, so the CPU form's golden outputs are
+    what it must give; one picture is enough to see a file that does not load or is another model.
+    """
+    name = "portable int8"
+    try:
+        engine = _open_portable(bundle)
+        actual = _run_all(engine, golden.image_nhwc[:1])
+        expected = _expected(golden, "int8_cpu")[:1]
+        return _compare(bundle, name, _tolerance(bundle, "int8_cpu"), actual, expected)
+    except EdgeScreenError as error:
+        return Check(name=name, passed=False, detail=str(error))
+
+
+def _open_portable(bundle: Bundle) -> Engine:
+    from edge_runtime.engines.ort import OrtEngine
+
+    return OrtEngine(
+        bundle.model_bytes("int8"),
+        precision="int8",
+        size_px=bundle.manifest.preprocess_spec().size_px,
+        num_labels=len(bundle.manifest.labels),
+    )
+
+
 def _run_all(engine: Engine, images_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return (G, L + 1) logits; the last column is gradability."""
+    """Return (G, L + 1) logits and close the engine; the last column is gradability."""
     rows = []
-    for image_hwc in images_nhwc:
-        output = engine.run(image_hwc[None])
-        rows.append(np.append(output.logits, np.float32(output.gradability_logit)))
+    try:
+        for image_hwc in images_nhwc:
+            output = engine.run(image_hwc[None])
+            rows.append(np.append(output.logits, np.float32(output.gradability_logit)))
+    finally:
+        engine.close()
     return np.stack(rows).astype(np.float32)
 
 
-def _compare(
-    bundle: Bundle, golden: GoldenVectors, precision: str, actual: NDArray[np.float32]
-) -> Check:
-    key = bundle_precision(precision)
-    expected = np.concatenate([golden.logits[key], golden.gradability_logit[key]], axis=1)
+def _expected(golden: GoldenVectors, key: str) -> NDArray[np.float32]:
+    """Return the recorded (G, L + 1) logits of 'fp32' or 'int8_cpu', gradability last."""
+    return np.concatenate([golden.logits[key], golden.gradability_logit[key]], axis=1)
+
+
+def _tolerance(bundle: Bundle, key: str) -> float:
     tolerances = bundle.manifest.golden
-    atol = tolerances.atol_probability_fp32
-    if precision == "int8":
-        atol = tolerances.atol_probability_int8
+    return tolerances.atol_probability_fp32 if key == "fp32" else tolerances.atol_probability_int8
+
+
+def _compare(
+    bundle: Bundle,
+    name: str,
+    atol: float,
+    actual: NDArray[np.float32],
+    expected: NDArray[np.float32],
+) -> Check:
+    """Compare (G, L + 1) logits as probabilities and as decisions."""
     labels = (*bundle.manifest.labels, bundle.manifest.gradability)
     p_actual, p_expected = _probabilities(labels, actual), _probabilities(labels, expected)
     max_difference = float(np.abs(p_actual - p_expected).max())
     thresholds = np.array([_threshold(label) for label in labels])
-    num_flips = int(np.count_nonzero((p_actual >= thresholds) != (p_expected >= thresholds)))
+    flipped = (p_actual >= thresholds) != (p_expected >= thresholds)
+    is_clear = np.abs(p_expected - thresholds) > atol
+    num_flips = int(np.count_nonzero(flipped & is_clear))
     detail = (
-        f"{len(actual)} pictures, {p_actual.size} probabilities, largest difference "
+        f"{len(actual)} picture(s), {p_actual.size} probabilities, largest difference "
         f"{max_difference:.2e} (allowed {atol:.2e}), {num_flips} decisions changed"
     )
+    num_rounded = int(np.count_nonzero(flipped & ~is_clear))
+    if num_rounded:
+        detail += f", {num_rounded} more within the tolerance of a threshold"
     passed = max_difference <= atol and num_flips == 0
-    return Check(name=f"golden {precision}", passed=passed, detail=detail)
+    return Check(name=name, passed=passed, detail=detail)
 
 
 def _probabilities(labels: Sequence[LabelSpec], logits: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from distill.origin import DataOrigin, read_origin
 from distill.student import Student, load_student
 from edge_runtime import __version__
 from edge_runtime.bundle import MODEL_FILES, write_manifest
@@ -26,6 +25,7 @@ from export.model_card import model_card
 from export.parity import ParityReport, check_parity, probe_images
 from export.to_onnx import export_onnx
 from train.data.index import read_index
+from train.data.origin import DataOrigin, read_origin
 from train.teacher import GRADABLE
 
 __all__ = ["INTENDED_USE", "Assembled", "ExportConfig", "assemble_bundle"]
@@ -101,7 +101,8 @@ def assemble_bundle(
     visits = order_golden_visits(
         index.split("val"), student.label_names, num_images=config.num_golden
     )
-    golden = make_golden(visits, spec, model_bytes, num_images=config.num_golden)
+    limits = QualityLimits()
+    golden = make_golden(visits, spec, model_bytes, num_images=config.num_golden, limits=limits)
     probes = np.concatenate([probe_images(spec.size_px), golden.image_nhwc])
     parity = check_parity(student, model_bytes, probes)
     manifest = Manifest(
@@ -113,7 +114,7 @@ def assemble_bundle(
         protocol=protocol,
         preprocessing=spec.to_dict(),
         preprocessing_sha256=spec.sha256(),
-        quality_limits=dataclass_to_dict(QualityLimits()),
+        quality_limits=dataclass_to_dict(limits),
         golden=GoldenTolerances(
             num_images=len(golden.image_nhwc),
             atol_probability_fp32=config.atol_probability_fp32,

@@ -1,4 +1,7 @@
-"""Which pictures become the golden vectors: few, from `val`, and one of each finding."""
+"""Which pictures become the golden vectors: few, from `val`, and one of each finding.
+
+One more picture travels as an encoded file. It is gradable, because a machine is timed on it.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from edge_runtime.errors import DataError, ImageError
 from edge_runtime.golden import GoldenVectors
 from edge_runtime.image import decode_image
 from edge_runtime.preprocess import PreprocessSpec, load_for_model
+from edge_runtime.quality import QualityLimits, assess_image
 from train.data.index import EyeVisit
 from train.teacher import GRADABLE
 
@@ -51,6 +55,7 @@ def make_golden(
     model_bytes: bytes,
     *,
     num_images: int,
+    limits: QualityLimits,
 ) -> GoldenVectors:
     """Golden inputs and the FP32 model's outputs on this machine.
 
@@ -59,31 +64,62 @@ def make_golden(
         spec: the model's preprocessing.
         model_bytes: the FP32 model.
         num_images: G wanted; fewer when the split has fewer.
+        limits: of the quality gate; the encoded picture has to pass it.
 
     Raises:
-        DataError: no picture can be used.
+        DataError: no picture can be used, or none may be the encoded one.
     """
-    images: list[NDArray[np.uint8]] = []
-    encoded: bytes | None = None
-    for visit in visits:
-        if len(images) == num_images:
-            break
-        data = visit.files["cfp"].read_bytes()
-        try:
-            _, prepared = load_for_model(data, spec)
-        except ImageError:
-            continue
-        images.append(prepared.image_hwc)
-        encoded = encoded or _as_png(data, spec)
-    if encoded is None:
-        raise DataError("no usable photograph in 'val' for the golden vectors; check the data set")
+    images = _prepared_images(visits, spec, num_images)
+    encoded, encoded_image_hwc = _encoded_picture(visits, spec, limits)
     scores = score_models({"fp32": model_bytes}, images)["fp32"]
     return GoldenVectors(
         image_nhwc=np.stack(images),
         logits={"fp32": scores.logits.astype(np.float32)},
         gradability_logit={"fp32": scores.gradability_logits.astype(np.float32)[:, None]},
         encoded=encoded,
-        encoded_image_hwc=load_for_model(encoded, spec)[1].image_hwc,
+        encoded_image_hwc=encoded_image_hwc,
+    )
+
+
+def _prepared_images(
+    visits: Sequence[EyeVisit], spec: PreprocessSpec, num_images: int
+) -> list[NDArray[np.uint8]]:
+    """The first `num_images` pictures that the runtime accepts, (S, S, 3) each."""
+    images: list[NDArray[np.uint8]] = []
+    for visit in visits:
+        if len(images) == num_images:
+            break
+        try:
+            images.append(load_for_model(visit.files["cfp"].read_bytes(), spec)[1].image_hwc)
+        except ImageError:
+            continue
+    if not images:
+        raise DataError("no usable photograph in 'val' for the golden vectors; check the data set")
+    return images
+
+
+def _encoded_picture(
+    visits: Sequence[EyeVisit], spec: PreprocessSpec, limits: QualityLimits
+) -> tuple[bytes, NDArray[np.uint8]]:
+    """PNG and preprocessed square of the first picture that a camera would be right to screen.
+
+    `verify` reproduces it bit for bit, and `bench` times it when no other picture is given:
+    one that the quality gate refuses would never reach the model there. Both are judged on
+    the PNG itself, which may be a reduced copy.
+    """
+    for visit in visits:
+        if visit.labels.get(GRADABLE) != 1.0:
+            continue
+        try:
+            encoded = _as_png(visit.files["cfp"].read_bytes(), spec)
+            decoded, prepared = load_for_model(encoded, spec)
+        except ImageError:
+            continue
+        if assess_image(decoded, prepared, limits).gradable:
+            return encoded, prepared.image_hwc
+    raise DataError(
+        f"none of the {len(visits)} photographs in 'val' is labelled gradable and passes the "
+        "quality gate, and a bundle carries one that does; add a gradable eye to 'val'"
     )
 
 

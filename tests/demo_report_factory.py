@@ -181,7 +181,9 @@ def make_screening(**changes: Any) -> ScreeningSummary:
             "healthy": {"refer": 3, "no_refer": 17, "ungradable": 0},
             "cannot be graded": {"refer": 0, "no_refer": 0, "ungradable": 3},
         },
-        "unreadable_files": UnreadableFiles(num=6, num_no_refer=0),
+        "unreadable_files": UnreadableFiles(
+            num=6, num_no_refer=0, num_control=2, num_control_no_refer=1
+        ),
         "eyes": tuple(_examination(i) for i in range(4)),
     }
     return ScreeningSummary(**{**fields, **changes})

@@ -78,6 +78,40 @@ def test_missing_index_columns_and_cells(data_dir, tmp_path):
         read_eyes(data_dir, LABELS)
 
 
+def test_a_byte_order_mark_and_blank_lines_change_nothing(data_dir):
+    index = data_dir / "index.csv"
+    plain = read_eyes(data_dir, LABELS)
+    lines = index.read_text(encoding="utf-8").splitlines()
+    index.write_text("\n".join([lines[0], "", *lines[1:]]) + "\n", encoding="utf-8-sig")
+    eyes = read_eyes(data_dir, LABELS)
+    assert [eye.patient_id for eye in eyes] == [eye.patient_id for eye in plain]
+    assert [eye.row_number for eye in eyes] == [eye.row_number + 1 for eye in plain]
+
+
+def test_rows_are_numbered_as_an_editor_shows_them(data_dir):
+    rows = read_rows(data_dir)
+    rows[0][3] = "two\nlines"
+    rows[2][4] = "Train"
+    write_rows(data_dir, rows)
+    with pytest.raises(DataError, match="row 5: split 'Train'"):
+        read_eyes(data_dir, LABELS)
+
+
+def test_a_column_twice_is_refused(data_dir):
+    index = data_dir / "index.csv"
+    lines = index.read_text(encoding="utf-8").splitlines()
+    doubled = [f"{line},{line.split(',')[4]}" for line in lines]
+    index.write_text("\n".join(doubled) + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match="columns split more than once"):
+        read_eyes(data_dir, LABELS)
+
+
+def test_an_empty_index_is_refused(data_dir):
+    (data_dir / "index.csv").write_text("", encoding="utf-8")
+    with pytest.raises(DataError, match="is empty"):
+        read_eyes(data_dir, LABELS)
+
+
 def make_eyes(data_dir, findings):
     rows = [
         [f"P{i}", "OD", "2026-01-02", "a", "train", "cfp/0.png", finding, 0, 1]

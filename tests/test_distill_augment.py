@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from distill.augment import AugmentConfig, augment_batch, mix_pairs
+from distill.augment import AugmentConfig, augment_batch
 from edge_runtime.errors import ConfigError
 
 STILL = AugmentConfig(rotation_deg=0, shift_fraction=0, gain=0)
@@ -81,29 +81,8 @@ def test_the_same_seed_gives_the_same_view() -> None:
     assert not torch.equal(first, batch)
 
 
-def test_mixup_blends_pictures_and_labels_alike(draw) -> None:
-    value = torch.tensor([0.0, 1.0, 0.0, 1.0])
-    batch = value[:, None, None, None].expand(4, 3, 8, 8)
-    images, labels = mix_pairs(batch, value[:, None], 1.0, draw)
-    torch.testing.assert_close(images[:, 0, 0, 0], labels[:, 0])
-    assert bool(((labels > 0) & (labels < 1)).all())
-
-
-def test_mixup_with_an_unknown_label_is_unknown(draw) -> None:
-    labels = torch.tensor([[1.0], [math.nan], [0.0], [1.0]])
-    _, mixed = mix_pairs(torch.zeros(4, 3, 8, 8), labels, 1.0, draw)
-    assert mixed[:, 0].isnan().tolist() == [False, True, True, False]
-
-
-def test_without_mixup_unknown_stays_where_it_was(draw) -> None:
-    labels = torch.tensor([[1.0], [math.nan], [0.0]])
-    _, same = mix_pairs(torch.zeros(3, 3, 8, 8), labels, 1e-9, draw)
-    assert same[:, 0].isnan().tolist() == [False, True, False]
-    assert float(same[0, 0]) == 1.0
-
-
 @pytest.mark.parametrize(
-    "settings", [{"rotation_deg": 60}, {"shift_fraction": -0.1}, {"gain": 0.9}, {"mixup": 1.5}]
+    "settings", [{"rotation_deg": 60}, {"shift_fraction": -0.1}, {"gain": 0.9}]
 )
 def test_ranges_are_checked(settings) -> None:
     with pytest.raises(ConfigError):

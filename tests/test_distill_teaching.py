@@ -12,15 +12,17 @@ from click.testing import CliRunner
 from distill.agreement import agreement, student_logits
 from distill.augment import AugmentConfig
 from distill.cli import distill as distill_command
+from distill.losses import soft_label_loss
+from distill.stage import read_teacher_record
 from distill.student import StudentConfig, load_student
 from distill.teaching import DistillConfig, distill, true_labels
-from edge_runtime.errors import ConfigError
+from edge_runtime.errors import CheckpointError, ConfigError
 from edge_runtime.metrics import auroc
 from train.arrays import normalize_cfp
 from train.dataset_arrays import SplitArrays
 from train.encoder import CfpEncoder, EncoderConfig
 from train.evaluate import Logits
-from train.teacher import Teacher, save_teacher
+from train.teacher import Teacher, load_teacher, save_teacher
 
 ENCODER = EncoderConfig(size_px=32, width=16, depth=1, stem_width=4, num_heads=2)
 STUDENT = StudentConfig(size_px=32, channels=(8, 8, 8, 16), stem_width=8)
@@ -103,11 +105,24 @@ def test_two_steps_change_the_weights_and_nothing_of_the_teacher(rng) -> None:
 @pytest.mark.parametrize("bfloat16", [False, True])
 def test_the_same_seed_gives_the_same_student(rng, bfloat16) -> None:
     teacher, data = make_teacher(), make_data(rng, 16)
-    settings = config(augment=AugmentConfig(mixup=0.5), bfloat16=bfloat16)
+    settings = config(augment=AugmentConfig(), bfloat16=bfloat16)
     first, second = (distill(teacher, data, settings).student.state_dict() for _ in range(2))
     other = distill(teacher, data, config(seed=1)).student.state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not torch.equal(first["evidence.weight"], other["evidence.weight"])
+
+
+def test_a_skipped_step_does_not_spoil_the_metrics(rng, monkeypatch) -> None:
+    calls = []
+
+    def once_infinite(*args):
+        calls.append(1)
+        return soft_label_loss(*args) * (float("nan") if len(calls) == 1 else 1.0)
+
+    monkeypatch.setattr("distill.teaching.soft_label_loss", once_infinite)
+    training = distill(make_teacher(), make_data(rng, 16), config()).training
+    assert training["skipped_steps"] == 1
+    assert all(np.isfinite(value) for value in training.values())
 
 
 def test_true_labels_of_an_ungradable_eye_are_unknown(rng) -> None:
@@ -157,7 +172,11 @@ def test_the_command_writes_a_student_that_says_where_it_comes_from(phantom_dir,
     save_teacher(
         tmp_path / "teacher",
         Teacher(CfpEncoder(ENCODER), labels),
-        {"finetune": {"seed": 4}, "data_fingerprint": "0"},
+        {
+            "finetune": {"seed": 4},
+            "pretrained": {"sha256": "0", "pretrain": {"seed": 7}, "data_fingerprint": "0"},
+            "data_fingerprint": "0",
+        },
     )
     command = ["--teacher", str(tmp_path / "teacher"), "--data", str(phantom_dir)]
     command += ["--out", str(tmp_path / "student"), "--num-steps", "2", "--batch-size", "4"]
@@ -169,10 +188,18 @@ def test_the_command_writes_a_student_that_says_where_it_comes_from(phantom_dir,
     assert student.label_names == labels
     assert student.config.size_px == 32
     assert record["distill"]["seed"] == 9
-    assert record["teacher"]["seeds"] == {"finetune": 4}
+    assert record["teacher"]["seeds"] == {"finetune": 4, "pretrain": 7}
     assert len(record["teacher"]["sha256"]) == 64
     assert record["training_data"]["synthetic"] is True
     assert record["metrics"] == printed["metrics"]
+
+
+def test_a_teacher_without_a_pretrained_encoder_has_its_own_seed_only(tmp_path) -> None:
+    save_teacher(tmp_path, make_teacher(), {"finetune": {"seed": 4}, "pretrained": None})
+    record = read_teacher_record(tmp_path, load_teacher(tmp_path)[1])
+    assert record.seeds == {"finetune": 4}
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        read_teacher_record(tmp_path / "nowhere", {})
 
 
 def test_the_command_refuses_what_is_no_teacher(phantom_dir, tmp_path) -> None:

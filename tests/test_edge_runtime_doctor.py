@@ -36,7 +36,6 @@ def test_a_healthy_machine_has_no_problem() -> None:
     [
         ({"edge-screen-runtime": "0.1.0"}, "both edge-screen and edge-screen-runtime"),
         ({"edge-screen": None}, "not installed; install a wheel"),
-        ({"opencv-python-headless": "4.10.0"}, "4.12 or newer"),
         ({"opencv-python-headless": None}, "opencv-python-headless is not installed"),
     ],
 )
@@ -45,6 +44,16 @@ def test_problems_are_named_with_a_remedy(changes: dict[str, str | None], proble
     assert len(report.problems) == 1
     assert problem in report.problems[0]
     assert "PROBLEM" in doctor_text(report)
+
+
+@pytest.mark.parametrize("version", ["4.10.0", "4.8.0-dev", "unknown"])
+def test_an_old_opencv_cannot_screen(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    monkeypatch.setattr("cv2.__version__", version)
+    report = diagnose(find_version=GOOD.get)
+    assert not report.can_screen
+    assert report.engine == "onnxruntime"
+    assert version in report.problems[0]
+    assert "4.12 or newer" in report.problems[0]
 
 
 def test_without_onnxruntime_nothing_can_screen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,9 +25,10 @@ from edge_runtime.errors import (
 )
 from edge_runtime.examination import Examination, EyeImage
 from edge_runtime.eye_pipeline import LOW_GRADABILITY
+from edge_runtime.manifest import SYNTHETIC_WARNING
 from edge_runtime.preprocess import load_for_model
 from edge_runtime.result import Decision, ScreeningResult
-from edge_runtime.screener import SAME_IMAGE, Screener
+from edge_runtime.screener import FP32_WARNING, SAME_IMAGE, Screener
 
 GOOD = fundus_png()
 OTHER = fundus_png(seed=1)
@@ -318,3 +319,30 @@ def test_examinations_that_make_no_sense_are_refused() -> None:
 
 def test_repr_of_an_eye_shows_neither_path_nor_bytes() -> None:
     assert "secret" not in repr(Examination.single(Path("/secret/name.jpg")))
+
+
+@pytest.mark.parametrize("version", ["4.11.0", "4.5.4", "unknown"])
+def test_an_opencv_that_may_mix_pictures_is_refused(
+    built: BuiltBundle, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    monkeypatch.setattr("cv2.__version__", version)
+    with pytest.raises(EngineError, match=f"{version}.*4.12.*another picture"):
+        Screener.open(built.folder, trusted_keys=built.trusted_keys)
+
+
+@pytest.mark.parametrize("synthetic", [True, False])
+def test_every_answer_says_when_training_was_synthetic(built: BuiltBundle, synthetic: bool) -> None:
+    provenance = {**built.manifest.provenance, "synthetic": synthetic}
+    built.write_and_sign(replace(built.manifest, provenance=provenance, files={}))
+    with Screener.open(built.folder, trusted_keys=built.trusted_keys) as screener:
+        results = [screener.screen(GOOD), screener.screen(b"")]
+    for result in results:
+        assert (SYNTHETIC_WARNING in result.warnings) == synthetic
+
+
+def test_the_fp32_model_says_whose_operating_points_it_uses(built: BuiltBundle) -> None:
+    for precision, warns in (("fp32", True), ("int8", False)):
+        with Screener.open(
+            built.folder, trusted_keys=built.trusted_keys, precision=precision
+        ) as screener:
+            assert (FP32_WARNING in screener.screen(GOOD).warnings) == warns

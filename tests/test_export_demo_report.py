@@ -244,10 +244,18 @@ def test_verdict_that_the_numbers_do_not_give_is_refused() -> None:
 
 
 def test_no_refer_of_an_unreadable_file_is_shown_as_not_met(no_pictures: ReportPictures) -> None:
-    screening = make_screening(unreadable_files=UnreadableFiles(num=6, num_no_refer=1))
+    screening = make_screening(
+        unreadable_files=UnreadableFiles(
+            num=6, num_no_refer=1, num_control=2, num_control_no_refer=1
+        )
+    )
     text = render_page(make_report(screening=screening), no_pictures)
     assert "not met" in _row_of(text, "damaged or unreadable files")
-    none_given = make_screening(unreadable_files=UnreadableFiles(num=0, num_no_refer=0))
+    none_given = make_screening(
+        unreadable_files=UnreadableFiles(
+            num=0, num_no_refer=0, num_control=2, num_control_no_refer=1
+        )
+    )
     text = render_page(make_report(screening=none_given), no_pictures)
     assert "not met" in _row_of(text, "damaged or unreadable files")
 

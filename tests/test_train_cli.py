@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import shutil
 import subprocess
@@ -61,7 +62,7 @@ def chain(data_dir, tmp_path_factory):
 def test_help_shows_an_example_and_every_option(name):
     text = run(name, "--help").output
     assert f"edge-screen {name} " in text
-    for option in ("--data", "--seed", "--json", "--help"):
+    for option in ("--data", "--seed", "--device", "--json", "--help"):
         assert option in text
 
 
@@ -74,9 +75,14 @@ def test_from_triples_to_a_report(data_dir, chain):
     out, pretrained, finetuned = chain
     assert pretrained["out"] == str(out / "encoder")
     assert pretrained["metrics"]["skipped_steps"] == 0
-    assert finetuned == {"out": str(out / "teacher")}
-    arguments = ["evaluate", out / "teacher", "--data", data_dir, "--num-draws", 20]
+    assert finetuned["out"] == str(out / "teacher")
+    assert finetuned["metrics"]["loss"] > 0
+    arguments = ["evaluate", out / "teacher", "--data", data_dir, "--num-draws", 100]
     report = json.loads(run(*arguments, "--json").stdout)
+    for record in (pretrained, finetuned, report):
+        assert record["notice"] == "research use only; not a medical device"
+        assert record["data"]["synthetic"] is True
+        assert len(record["data"]["fingerprint"]) == 64
     assert report["split"] == "val"
     assert report["num_eyes"] == 8
     assert {label["name"] for label in report["labels"]} >= {"macular_edema", "glaucoma"}
@@ -84,6 +90,30 @@ def test_from_triples_to_a_report(data_dir, chain):
     text = run(*arguments).stdout
     assert "macular_edema" in text
     assert "mean of diseases" in text
+    assert "synthetic phantom eyes, no patients" in text
+    assert text.endswith("research use only; not a medical device\n")
+
+
+def test_the_teacher_names_its_encoder(chain):
+    out = chain[0]
+    config = json.loads((out / "teacher" / "config.json").read_text(encoding="utf-8"))
+    weights = (out / "encoder" / "model.safetensors").read_bytes()
+    assert config["pretrained"]["sha256"] == hashlib.sha256(weights).hexdigest()
+    assert config["pretrained"]["pretrain"]["seed"] == 0
+    assert config["metrics"]["skipped_steps"] == 0
+
+
+def test_progress_ends_with_the_last_step(data_dir, tmp_path):
+    options = ("--num-steps", 3, "--size-px", 32, "--routes", "cfp_only")
+    result = run("pretrain", "--data", data_dir, "--out", tmp_path / "e", *options)
+    assert "step 3/3  cfp<-cfp" in result.stderr
+
+
+def test_cuda_by_name_is_never_replaced(data_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    arguments = ("--data", data_dir, "--out", tmp_path / "e", "--device", "cuda")
+    assert "sees no CUDA device" in run("pretrain", *arguments, code=2).stderr
+    assert not (tmp_path / "e").exists()
 
 
 def test_a_folder_without_an_index_ends_with_the_exit_code_of_data(tmp_path):
@@ -108,14 +138,22 @@ def test_a_checkpoint_of_another_kind_is_refused(data_dir, chain, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--num-steps", 0), "num_steps 0"),
+        (("--num-steps", 0), "0 is not in the range x>=1"),
+        (("--seed", -1), "-1 is not in the range x>=0"),
+        (("--device", "gpu"), "'gpu' is not one of 'auto', 'cpu', 'cuda'"),
         (("--size-px", 33), "size_px is 33"),
-        (("--routes", "joint"), "route table 'joint' is unknown"),
+        (("--routes", "joint"), "'joint' is not one of 'cfp_only', 'oct_informed'"),
     ],
 )
 def test_settings_out_of_range_end_with_2(data_dir, tmp_path, arguments, message):
     result = run("pretrain", "--data", data_dir, "--out", tmp_path / "e", *arguments, code=2)
     assert message in result.stderr
+
+
+def test_too_few_bootstrap_draws_are_refused(data_dir, chain):
+    arguments = ("--data", data_dir, "--num-draws", 99)
+    result = run("evaluate", chain[0] / "teacher", *arguments, code=2)
+    assert "99 is not in the range x>=100" in result.stderr
 
 
 def test_evaluation_is_on_val_or_test_only(data_dir, chain):

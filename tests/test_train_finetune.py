@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from training_factory import DISEASES, TINY_ENCODER, make_split
+from training_factory import DISEASES, TINY_ENCODER, make_split, tiny_config
 
 from edge_runtime.errors import CheckpointError, ConfigError, DataError
 from train.arrays import normalize_cfp
 from train.checkpoint import save_checkpoint
 from train.encoder import CfpEncoder
 from train.finetune import FinetuneConfig, finetune, masked_bce, save_finetuned, task_loss
+from train.pretrain import pretrain, pretrained_record, save_pretrained
 from train.teacher import Teacher, TeacherOutput, load_teacher
 
 NAN = float("nan")
@@ -103,6 +105,8 @@ def test_two_steps_and_back_from_the_checkpoint(data, tmp_path):
     assert stored["labels"] == list(DISEASES)
     assert stored["finetune"]["head_steps"] == 2
     assert stored["data_fingerprint"] == data.fingerprint
+    assert stored["metrics"] == teacher.metrics
+    assert stored["pretrained"] is None
     batch = normalize_cfp(data.images_tensor())
     with torch.no_grad():
         ours, theirs = teacher(batch), loaded(batch)
@@ -112,6 +116,45 @@ def test_two_steps_and_back_from_the_checkpoint(data, tmp_path):
     assert ours.tokens.shape == (16, 4, 16)
     for name in ("logits", "gradability_logit", "embedding", "tokens"):
         assert torch.equal(getattr(ours, name), getattr(theirs, name)), name
+
+
+def test_metrics_are_the_last_losses_and_what_was_skipped(data):
+    heard = []
+    config = _config(head_steps=3, num_steps=58, batch_size=2)
+    teacher = finetune(_encoder(), data, config, progress=lambda *args: heard.append(args))
+    assert [call[:2] for call in heard] == [(23, 61), (43, 61), (61, 61)]
+    assert teacher.metrics["skipped_steps"] == 0
+    assert 0 < teacher.metrics["loss"] < 5
+    assert finetune(_encoder(), data, _config(head_steps=0, num_steps=0)).metrics == {
+        "skipped_steps": 0
+    }
+
+
+def test_a_skipped_step_is_counted_and_spoils_no_mean(data, monkeypatch):
+    calls = []
+
+    def once_infinite(*args):
+        calls.append(1)
+        return task_loss(*args) * (float("nan") if len(calls) == 1 else 1.0)
+
+    monkeypatch.setattr("train.finetune.task_loss", once_infinite)
+    metrics = finetune(_encoder(), data, _config()).metrics
+    assert metrics["skipped_steps"] == 1
+    assert np.isfinite(metrics["loss"])
+
+
+def test_a_teacher_says_which_encoder_it_came_from(data, tmp_path):
+    done = pretrain(data, tiny_config(routes="cfp_only", seed=3))
+    save_pretrained(tmp_path / "encoder", done)
+    record = pretrained_record(tmp_path / "encoder")
+    weights = (tmp_path / "encoder" / "model.safetensors").read_bytes()
+    assert record["sha256"] == hashlib.sha256(weights).hexdigest()
+    assert record["pretrain"]["seed"] == 3
+    teacher = Teacher(_encoder(), DISEASES)
+    save_finetuned(tmp_path, teacher, _config(), data_fingerprint="0", pretrained=record)
+    assert load_teacher(tmp_path)[1]["pretrained"] == record
+    with pytest.raises(CheckpointError, match="a 'encoder' is needed"):
+        pretrained_record(tmp_path)
 
 
 def test_the_same_seed_gives_the_same_weights(data):

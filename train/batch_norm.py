@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from train.arrays import normalize_cfp
+from train.device import device_of
 
 __all__ = ["settle_batch_norm"]
 
@@ -22,11 +23,12 @@ def settle_batch_norm(
     """Replace running statistics by averages over whole photographs; weights stay.
 
     Args:
-        encoder: left in evaluation mode.
+        encoder: left in evaluation mode; photographs are moved to where it is.
         images_nhwc: (N, S, S, 3) uint8, training photographs; the first `num_images` are used.
         num_images: how many.
         batch_size: photographs a batch.
     """
+    device = device_of(encoder)
     layers = [m for m in encoder.modules() if isinstance(m, nn.BatchNorm2d)]
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
@@ -35,7 +37,7 @@ def settle_batch_norm(
     encoder.train()
     with torch.no_grad():
         for start in range(0, min(num_images, len(images_nhwc)), batch_size):
-            encoder(normalize_cfp(images_nhwc[start : start + batch_size]))
+            encoder(normalize_cfp(images_nhwc[start : start + batch_size].to(device)))
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
     encoder.eval()

@@ -6,6 +6,7 @@ from. It is written last and by renaming, so a folder that has one is whole.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from edge_runtime import __version__
 from edge_runtime.errors import CheckpointError, ConfigError
 
-__all__ = ["load_checkpoint", "load_weights", "save_checkpoint", "settings_of"]
+__all__ = ["load_checkpoint", "load_weights", "save_checkpoint", "settings_of", "weights_sha256"]
 
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
 
@@ -73,6 +74,18 @@ def load_checkpoint(folder: Path, *, kind: str) -> tuple[dict[str, torch.Tensor]
             f"checkpoint {folder} is a {config.get('kind')!r}, but a {kind!r} is needed here"
         )
     return tensors, config
+
+
+def weights_sha256(folder: Path) -> str:
+    """SHA-256 of a checkpoint's weights file, in hex.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    try:
+        return hashlib.sha256((folder / _WEIGHTS).read_bytes()).hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"weights of {folder} cannot be read: {error}") from error
 
 
 @contextmanager

@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from train.arrays import normalize_cfp
+from train.device import device_of
 from train.pretrain_model import PretrainModel
 
 __all__ = ["LeakReport", "gradient_leak", "shuffled_oct_loss_ratio"]
@@ -41,6 +43,7 @@ def gradient_leak(
     if "oct<-cfp" not in names or "oct<-oct" not in names:
         raise ValueError(f"the leak test needs oct<-cfp and oct<-oct; the model has {names}")
     model.eval()
+    images_nhwc, scans_nvzx = _moved(model, images_nhwc, scans_nvzx)
     gradients = {}
     for name in ("oct<-cfp", "oct<-oct"):
         oct_input = scans_nvzx.clone().requires_grad_(True)
@@ -63,9 +66,14 @@ def shuffled_oct_loss_ratio(
     About 1 means that the network predicts the mean scan whatever it is shown.
     """
     model.eval()
+    images_nhwc, scans_nvzx = _moved(model, images_nhwc, scans_nvzx)
     own = _route_loss(model, images_nhwc, scans_nvzx, seed)
     other = _route_loss(model, images_nhwc, scans_nvzx.roll(len(scans_nvzx) // 2, 0), seed)
     return other / own
+
+
+def _moved(model: nn.Module, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return tuple(tensor.to(device_of(model)) for tensor in tensors)
 
 
 def _route_loss(

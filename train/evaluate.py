@@ -17,7 +17,9 @@ import torch
 from edge_runtime.metrics import Interval, auroc, cluster_bootstrap
 from train.arrays import normalize_cfp
 from train.dataset_arrays import SplitArrays
-from train.teacher import GRADABLE, Teacher
+from train.device import device_of
+from train.labels import GRADABLE
+from train.teacher import Teacher
 
 __all__ = ["ClassificationReport", "LabelReport", "Logits", "evaluate_logits", "teacher_logits"]
 
@@ -78,14 +80,14 @@ class ClassificationReport:
 def teacher_logits(
     teacher: Teacher, images_nhwc: npt.NDArray[np.uint8], *, batch_size: int = 256
 ) -> Logits:
-    """Run the teacher in float32 over (N, S, S, 3) uint8."""
-    diseases, gradability = [], []
+    """Run the teacher, where it is, in float32 over (N, S, S, 3) uint8."""
+    diseases, gradability, device = [], [], device_of(teacher)
     with torch.inference_mode():
         for start in range(0, len(images_nhwc), batch_size):
-            batch = torch.from_numpy(images_nhwc[start : start + batch_size])
+            batch = torch.from_numpy(images_nhwc[start : start + batch_size]).to(device)
             output = teacher(normalize_cfp(batch))
-            diseases.append(output.logits.double().numpy())
-            gradability.append(output.gradability_logit[:, 0].double().numpy())
+            diseases.append(output.logits.double().cpu().numpy())
+            gradability.append(output.gradability_logit[:, 0].double().cpu().numpy())
     return Logits(diseases=np.concatenate(diseases), gradability=np.concatenate(gradability))
 
 

@@ -6,8 +6,10 @@ better on edema), so the encoder's learning rate is a fraction of the heads'.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +18,11 @@ from torch.nn import functional
 from edge_runtime.errors import ConfigError, DataError
 from train.arrays import normalize_cfp
 from train.dataset_arrays import SplitArrays
+from train.device import CPU, device_of
 from train.encoder import CfpEncoder
+from train.labels import DISEASES, GRADABLE
 from train.schedule import Progress, StepGuard, batches, cosine_rate, seed_everything
-from train.teacher import GRADABLE, Teacher, TeacherOutput, save_teacher
+from train.teacher import Teacher, TeacherOutput, save_teacher
 
 __all__ = ["FinetuneConfig", "finetune", "masked_bce", "save_finetuned", "task_loss"]
 
@@ -40,7 +44,7 @@ class FinetuneConfig:
         seed: draws eyes and batches.
     """
 
-    labels: tuple[str, ...] = ("macular_edema", "myopic_schisis", "glaucoma", "referable_dr", "amd")
+    labels: tuple[str, ...] = DISEASES
     num_labeled: int = 0
     head_steps: int = 200
     num_steps: int = 600
@@ -97,6 +101,7 @@ def finetune(
     config: FinetuneConfig,
     *,
     progress: Progress | None = None,
+    device: torch.device | None = None,
 ) -> Teacher:
     """Train heads, then everything.
 
@@ -105,9 +110,10 @@ def finetune(
         data: the training split.
         config: the settings.
         progress: called with (steps done, steps, text).
+        device: where the steps run; None = the CPU.
 
     Returns:
-        The teacher in evaluation mode.
+        The teacher in evaluation mode, on the CPU, with its `metrics`.
 
     Raises:
         DataError: a label is missing, or has one value only among the eyes drawn.
@@ -116,13 +122,14 @@ def finetune(
     chosen = _draw_labeled(data, config)
     labels = torch.from_numpy(np.stack([chosen.label(name) for name in config.labels], 1))
     gradable = torch.from_numpy(chosen.label(GRADABLE).copy())
-    teacher = Teacher(encoder, config.labels)
+    teacher = Teacher(encoder, config.labels).to(device or CPU)
     total = config.head_steps + config.num_steps
     steps = _Steps(teacher, chosen.images_tensor(), labels, gradable, config, progress, total)
     steps.run(config.head_steps, encoder_scale=0.0, offset=0)
     steps.run(config.num_steps, encoder_scale=config.encoder_rate_scale, offset=config.head_steps)
     encoder.requires_grad_(True)
-    return teacher.eval()
+    teacher.metrics = steps.metrics()
+    return teacher.to(CPU).eval()
 
 
 def _draw_labeled(data: SplitArrays, config: FinetuneConfig) -> SplitArrays:
@@ -152,7 +159,7 @@ def _draw_labeled(data: SplitArrays, config: FinetuneConfig) -> SplitArrays:
 
 
 class _Steps:
-    """The gradient steps of one phase over arrays held in memory."""
+    """The gradient steps of both phases over arrays held in memory."""
 
     def __init__(
         self,
@@ -166,9 +173,11 @@ class _Steps:
     ) -> None:
         self.teacher, self.images, self.labels, self.gradable = teacher, images, labels, gradable
         self.config, self.progress, self.total = config, progress, total
+        self.losses: list[float] = []
+        self.num_skipped = 0
 
     def run(self, num_steps: int, *, encoder_scale: float, offset: int) -> None:
-        config, teacher = self.config, self.teacher
+        config, teacher, device = self.config, self.teacher, device_of(self.teacher)
         heads = [p for name, p in teacher.named_parameters() if not name.startswith("encoder.")]
         groups = [{"params": heads, "scale": 1.0}]
         if encoder_scale > 0:
@@ -182,18 +191,46 @@ class _Steps:
         teacher.encoder.eval()
         drawn = batches(len(self.images), config.batch_size, num_steps, config.seed + offset)
         for step, picked in enumerate(drawn):
-            with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
-                output = teacher(normalize_cfp(self.images[picked]))
-            loss = task_loss(output, self.labels[picked], self.gradable[picked])
+            with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
+                output = teacher(normalize_cfp(self.images[picked].to(device)))
+            labels, gradable = self.labels[picked].to(device), self.gradable[picked].to(device)
+            loss = task_loss(output, labels, gradable)
             guard.step(loss, cosine_rate(step, num_steps, config.learning_rate))
-            if self.progress is not None and (step + 1) % 20 == 0:
-                self.progress(offset + step + 1, self.total, f"loss {float(loss.detach()):.3f}")
+            self.losses.append(float(loss.detach()))
+            done = offset + step + 1
+            if self.progress is not None and ((step + 1) % 20 == 0 or done == self.total):
+                self.progress(done, self.total, f"loss {self.losses[-1]:.3f}")
+        self.num_skipped += guard.num_skipped
+
+    def metrics(self) -> dict[str, float]:
+        """Mean loss of the last 50 steps that were not skipped, and how many were."""
+        recent = [loss for loss in self.losses[-50:] if np.isfinite(loss)]
+        mean = {"loss": float(np.mean(recent))} if recent else {}
+        return {**mean, "skipped_steps": float(self.num_skipped)}
 
 
 def save_finetuned(
-    folder: Path, teacher: Teacher, config: FinetuneConfig, *, data_fingerprint: str
+    folder: Path,
+    teacher: Teacher,
+    config: FinetuneConfig,
+    *,
+    data_fingerprint: str,
+    pretrained: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the teacher with its fine-tuning settings."""
-    save_teacher(
-        folder, teacher, {"finetune": asdict(config), "data_fingerprint": data_fingerprint}
-    )
+    """Write the teacher with its fine-tuning settings and metrics.
+
+    Args:
+        folder: checkpoint folder.
+        teacher: as `finetune` returned it.
+        config: its settings.
+        data_fingerprint: SHA-256 of the data set.
+        pretrained: `train.pretrain.pretrained_record` of the encoder's checkpoint; None where
+            the encoder came from none.
+    """
+    record = {
+        "finetune": asdict(config),
+        "metrics": teacher.metrics,
+        "pretrained": None if pretrained is None else dict(pretrained),
+        "data_fingerprint": data_fingerprint,
+    }
+    save_teacher(folder, teacher, record)

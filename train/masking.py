@@ -25,16 +25,19 @@ def hidden_patches(
 ) -> torch.Tensor:
     """Draw exactly round(ratio * in-field count) hidden patches for every image.
 
-    A ratio above 0 hides at least one; a loss needs something to score.
+    A ratio above 0 hides at least one; a loss needs something to score. The draw is on the
+    CPU, so that it does not depend on where the network runs.
 
     Returns:
-        (N, T) bool, True = hidden, never True outside the field.
+        (N, T) bool on `in_field`'s device, True = hidden, never True outside the field.
     """
+    device, in_field = in_field.device, in_field.cpu()
     num_hidden = max(1, round(ratio * int(in_field.sum()))) if ratio > 0 else 0
     order = torch.rand(num_images, len(in_field), generator=generator)
     order = order.masked_fill(~in_field, 2.0)
     ranks = order.argsort(dim=1)[:, :num_hidden]
-    return torch.zeros(num_images, len(in_field), dtype=torch.bool).scatter_(1, ranks, True)
+    hidden = torch.zeros(num_images, len(in_field), dtype=torch.bool).scatter_(1, ranks, True)
+    return hidden.to(device)
 
 
 def expand_mask(hidden_nt: torch.Tensor, patch_px: int) -> torch.Tensor:

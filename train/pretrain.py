@@ -12,8 +12,15 @@ import torch
 from edge_runtime.errors import ConfigError
 from train.arrays import normalize_cfp
 from train.batch_norm import settle_batch_norm
-from train.checkpoint import load_checkpoint, load_weights, save_checkpoint, settings_of
+from train.checkpoint import (
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+    settings_of,
+    weights_sha256,
+)
 from train.dataset_arrays import SplitArrays
+from train.device import CPU, device_of
 from train.encoder import CfpEncoder, EncoderConfig
 from train.oct_targets import OctTargetConfig, WhitenedComponents, make_oct_targets
 from train.pretrain_model import PretrainModel
@@ -25,6 +32,7 @@ __all__ = [
     "Pretrained",
     "load_encoder",
     "pretrain",
+    "pretrained_record",
     "random_encoder",
     "save_pretrained",
 ]
@@ -114,6 +122,7 @@ def pretrain(
     *,
     progress: Progress | None = None,
     oct_targets: torch.Tensor | None = None,
+    device: torch.device | None = None,
 ) -> Pretrained:
     """Train one arm.
 
@@ -123,6 +132,10 @@ def pretrain(
         progress: called with (steps done, steps, text).
         oct_targets: (N, V, side, side) float32 made before by `make_oct_targets` with the
             same settings, to share them between arms.
+        device: where the steps run; None = the CPU.
+
+    Returns:
+        The arm, its model on the CPU.
 
     Raises:
         ConfigError: B-scans are missing or training diverges.
@@ -139,9 +152,10 @@ def pretrain(
         routes=route_table(config.routes),
         whitened=whitened,
     )
+    model.to(device or CPU)  # after its weights were drawn, before an optimiser holds them
     metrics = _run(model, data, oct_targets, config, generator, progress)
     settle_batch_norm(model.cfp_encoder, data.images_tensor())
-    model.eval()
+    model.to(CPU).eval()
     return Pretrained(
         model=model, config=config, metrics=metrics, data_fingerprint=data.fingerprint
     )
@@ -163,7 +177,7 @@ def _run(
     progress: Progress | None,
 ) -> dict[str, float]:
     """The steps themselves; returns the mean loss of each route over the last 50."""
-    images = data.images_tensor()
+    images, device = data.images_tensor(), device_of(model)
     pairing = oct_pairing(
         len(data), data.patient_ids, shuffled=config.shuffle_oct, seed=config.seed
     )
@@ -179,16 +193,16 @@ def _run(
     recent: dict[str, list[float]] = {route.name: [] for route in model.routes}
     drawn = batches(len(data), config.batch_size, config.num_steps, config.seed)
     for step, picked in enumerate(drawn):
-        scans = oct_targets[pairing[picked]]
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
-            outputs = model(normalize_cfp(images[picked]), scans, scans, generator)
+        scans = oct_targets[pairing[picked]].to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
+            outputs = model(normalize_cfp(images[picked].to(device)), scans, scans, generator)
         guard.step(
             model.total_loss(outputs), cosine_rate(step, config.num_steps, config.learning_rate)
         )
         for name, output in outputs.items():
             loss = float(output.loss.detach())
             recent[name].append(loss if np.isfinite(loss) else np.nan)
-        if progress is not None and (step + 1) % 20 == 0:
+        if progress is not None and ((step + 1) % 20 == 0 or step + 1 == config.num_steps):
             text = " ".join(
                 f"{name} {np.nanmean(losses[-20:]):.3f}" for name, losses in recent.items()
             )
@@ -235,3 +249,18 @@ def load_encoder(folder: Path) -> tuple[CfpEncoder, dict[str, Any]]:
     own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     load_weights(encoder, own)
     return encoder.eval(), config
+
+
+def pretrained_record(folder: Path) -> dict[str, Any]:
+    """Which encoder checkpoint it is, for the record of a stage that starts from it.
+
+    Returns:
+        'sha256' of the weights file, 'pretrain' settings, 'data_fingerprint'.
+
+    Raises:
+        CheckpointError: the folder holds no encoder checkpoint.
+    """
+    _, config = load_checkpoint(folder, kind="encoder")
+    with settings_of(folder):
+        kept = {name: config[name] for name in ("pretrain", "data_fingerprint")}
+    return {"sha256": weights_sha256(folder), **kept}

@@ -86,7 +86,7 @@ def _statistics(
     """Mean and sd of each colour of each patch over its pixels inside; (N, T, 1, 3) each."""
     colours = _by_colour(patches_ntd)
     if inside_tp is None:
-        inside_tp = torch.ones(colours.shape[1:3])
+        inside_tp = torch.ones(colours.shape[1:3], device=colours.device)
     weight = inside_tp[..., None]
     count = weight.sum(-2, keepdim=True).clamp(min=1)
     mean = (colours * weight).sum(-2, keepdim=True) / count
@@ -153,7 +153,7 @@ class PretrainModel(nn.Module):
             oct_input_nvzx: (N, V, Z, X) what the OCT encoder may see.
             oct_target_nvzx: (N, V, Z, X) what the OCT routes are scored against; the same
                 scans, handed over apart so that a leak from the input can be tested.
-            generator: draws the masks.
+            generator: on the CPU, draws the masks.
 
         Returns:
             Route name -> RouteOutput; in training over the first `batch_share` of the batch.
@@ -182,7 +182,8 @@ class PretrainModel(nn.Module):
 
     def _hidden(self, num: int, route: Route, generator: torch.Generator) -> torch.Tensor:
         if route.mask_ratio == 0:
-            return torch.zeros(num, len(self.in_field), dtype=torch.bool)
+            shape = (num, len(self.in_field))
+            return torch.zeros(shape, dtype=torch.bool, device=self.in_field.device)
         return hidden_patches(num, self.in_field, route.mask_ratio, generator)
 
     def _oct_tokens(
@@ -190,7 +191,8 @@ class PretrainModel(nn.Module):
     ) -> torch.Tensor:
         """Hide OCT patches by zeroing them (0 is the scan's mean), then encode each view."""
         num, views, side, _ = oct_nvzx.shape
-        everywhere = torch.ones((side // self.oct_target.patch_px) ** 2, dtype=torch.bool)
+        num_patches = (side // self.oct_target.patch_px) ** 2
+        everywhere = torch.ones(num_patches, dtype=torch.bool, device=oct_nvzx.device)
         hidden = hidden_patches(num * views, everywhere, route.mask_ratio, generator)
         keep = ~expand_mask(hidden, self.oct_target.patch_px)
         tokens: torch.Tensor = self.oct_encoder(oct_nvzx * keep.reshape(oct_nvzx.shape))

@@ -21,6 +21,7 @@ from edge_runtime.errors import DataError
 from edge_runtime.metrics import auroc
 from train.arrays import normalize_cfp
 from train.dataset_arrays import SplitArrays
+from train.device import device_of
 from train.encoder import CfpEncoder
 
 __all__ = ["ProbeResult", "linear_probe", "pooled_features"]
@@ -53,11 +54,11 @@ def pooled_features(
     encoder: CfpEncoder, images_nhwc: npt.NDArray[np.uint8], *, batch_size: int = 256
 ) -> FloatArray:
     """(N, S, S, 3) uint8 -> (N, D) float64 means of the tokens."""
-    parts = []
+    parts, device = [], device_of(encoder)
     with torch.inference_mode():
         for start in range(0, len(images_nhwc), batch_size):
-            batch = torch.from_numpy(images_nhwc[start : start + batch_size])
-            parts.append(encoder(normalize_cfp(batch)).mean(1).double().numpy())
+            batch = torch.from_numpy(images_nhwc[start : start + batch_size]).to(device)
+            parts.append(encoder(normalize_cfp(batch)).mean(1).double().cpu().numpy())
     return np.concatenate(parts)
 
 

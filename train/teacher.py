@@ -11,10 +11,9 @@ from torch import nn
 
 from train.checkpoint import load_checkpoint, load_weights, save_checkpoint, settings_of
 from train.encoder import CfpEncoder, EncoderConfig
+from train.labels import GRADABLE
 
 __all__ = ["GRADABLE", "Teacher", "TeacherOutput", "load_teacher", "save_teacher"]
-
-GRADABLE = "gradable"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +34,18 @@ class TeacherOutput:
 
 
 class Teacher(nn.Module):
-    """Encoder, standardised mean pooling, one linear layer."""
+    """Encoder, standardised mean pooling, one linear layer.
+
+    Attributes:
+        metrics: of fine-tuning: mean loss of its last 50 steps, and skipped steps. Empty
+            before it; a checkpoint keeps them in its config.
+    """
 
     def __init__(self, encoder: CfpEncoder, label_names: tuple[str, ...]) -> None:
         """Add heads with small random weights to an encoder."""
         super().__init__()
         self.encoder, self.label_names = encoder, label_names
+        self.metrics: dict[str, float] = {}
         # No affine: it only brings the features to one scale, as in a linear probe.
         self.standardize = nn.BatchNorm1d(encoder.config.width, affine=False)
         self.head = nn.Linear(encoder.config.width, len(label_names) + 1)

@@ -45,7 +45,12 @@ class TrainedArms:
 
 
 def arm_configs(size: DemoPreset, seed: int) -> dict[str, PretrainConfig]:
-    """Three arms that differ in the OCT routes, or in whose OCT it is, and in nothing else."""
+    """Three arms on the same network, steps and eyes.
+
+    `cfp_only` gives its one route the whole batch and all the weight; `oct_informed` has it
+    as company of the OCT routes (see `train.routes`); `shuffled_oct` differs from that in
+    whose OCT it is and in nothing else.
+    """
     encoder = EncoderConfig(size_px=size.size_px)
 
     def config(routes: str, *, shuffle_oct: bool = False) -> PretrainConfig:
@@ -70,6 +75,8 @@ def train_arms(
     seed: int,
     folder: Path,
     progress: Callable[[str], Progress],
+    *,
+    device: torch.device | None = None,
 ) -> TrainedArms:
     """Train every arm on the same eyes and write its checkpoint under `folder`/NAME."""
     assert data.scans_nvzx is not None
@@ -80,7 +87,9 @@ def train_arms(
     done, seconds = {}, {}
     for name, config in configs.items():
         started = time.monotonic()
-        done[name] = pretrain(data, config, oct_targets=targets, progress=progress(name))
+        done[name] = pretrain(
+            data, config, oct_targets=targets, progress=progress(name), device=device
+        )
         seconds[name] = time.monotonic() - started
         save_pretrained(folder / name, done[name])
     return TrainedArms(pretrained=done, seconds=seconds)

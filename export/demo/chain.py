@@ -15,7 +15,6 @@ end, and nothing is chosen on them.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import platform
 import shutil
@@ -26,10 +25,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from calibration.config import CalibrationConfig
 from calibration.pipeline import calibrate_bundle
-from distill.origin import read_origin
 from distill.stage import read_teacher_record
 from distill.student import StudentConfig, load_student
 from distill.teaching import DistillConfig, distill, save_distilled
@@ -57,19 +56,23 @@ from export.demo.report import write_report
 from export.demo.screening import screen_camera_set
 from export.demo.targets import judge_targets
 from train.data.index import DataIndex, read_index
+from train.data.origin import read_origin
 from train.dataset_arrays import SplitArrays, load_split
 from train.finetune import FinetuneConfig, finetune, save_finetuned
 from train.phantom.camera_set import write_camera_set
 from train.phantom.writer import generate_dataset
-from train.pretrain import load_encoder
+from train.pretrain import load_encoder, pretrained_record
 from train.schedule import Progress
 from train.teacher import load_teacher
 
 __all__ = ["DemoRun", "prepare_folder"]
 
 Say = Callable[[str], None]
-_MARKER = "demo.json"
-_LOGGER = logging.getLogger(__name__)
+_MARKER, _WRITTEN_BY = "demo.json", "edge-screen demo"
+_CHILDREN = {
+    _MARKER, "data", "encoders", "teacher", "student", "signing", "trusted_keys", "bundle",
+    "gate.json", "report.json", "report.html",
+}  # fmt: skip
 
 
 def prepare_folder(out: Path, size: DemoPreset, seed: int) -> None:
@@ -78,23 +81,47 @@ def prepare_folder(out: Path, size: DemoPreset, seed: int) -> None:
     Raises:
         ConfigError: `out` holds something that no demo wrote.
     """
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file; give a folder with --out")
     if out.exists() and any(out.iterdir()):
-        if not (out / _MARKER).is_file():
+        if not _is_demo(out):
             raise ConfigError(
                 f"{out} is not empty and not an earlier demo; give another folder with --out"
             )
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
-    marker = {"seed": seed, **asdict(size)}
+    marker = {"written_by": _WRITTEN_BY, "seed": seed, **asdict(size)}
     (out / _MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
+
+
+def _is_demo(folder: Path) -> bool:
+    """Whether the marker in the folder is ours and nothing foreign lies beside it."""
+    try:
+        marker = json.loads((folder / _MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    ours = isinstance(marker, dict) and marker.get("written_by") == _WRITTEN_BY
+    # A stage that was stopped leaves its unfinished file or folder under a longer name.
+    names = {path.name.split(".part")[0] for path in folder.iterdir()}
+    return ours and all(name in _CHILDREN or ".bundle" in name for name in names)
 
 
 class DemoRun:
     """One run: `run()` goes through the stages and returns the report."""
 
-    def __init__(self, out: Path, size: DemoPreset, *, seed: int, workers: int, say: Say) -> None:
-        """Nothing is done before `run`."""
+    def __init__(
+        self,
+        out: Path,
+        size: DemoPreset,
+        *,
+        seed: int,
+        workers: int,
+        say: Say,
+        device: torch.device | None = None,
+    ) -> None:
+        """Nothing is done before `run`; `device` is where training runs, None = the CPU."""
         self.out, self.size, self.seed, self.workers, self.say = out, size, seed, workers, say
+        self.device = device
         self.seconds: dict[str, float] = {}
         self.data, self.bundle = out / "data", out / "bundle"
 
@@ -110,7 +137,9 @@ class DemoRun:
             index = read_index(self.data)
             train = load_split(index, "train", size_px=self.size.size_px, with_oct=True)
         with self._stage("pretrain"):
-            arms = train_arms(train, self.size, self.seed, self.out / "encoders", self._steps)
+            arms = train_arms(
+                train, self.size, self.seed, self.out / "encoders", self._steps, device=self.device
+            )
         with self._stage("finetune"):
             self._finetune(train)
         with self._stage("distill"):
@@ -150,8 +179,16 @@ class DemoRun:
         config = FinetuneConfig(
             head_steps=self.size.head_steps, num_steps=self.size.finetune_steps, seed=self.seed
         )
-        teacher = finetune(encoder, train, config, progress=self._steps("teacher"))
-        save_finetuned(self.out / "teacher", teacher, config, data_fingerprint=train.fingerprint)
+        teacher = finetune(
+            encoder, train, config, progress=self._steps("teacher"), device=self.device
+        )
+        save_finetuned(
+            self.out / "teacher",
+            teacher,
+            config,
+            data_fingerprint=train.fingerprint,
+            pretrained=pretrained_record(self.out / "encoders" / "oct_informed"),
+        )
 
     def _distill(self, train: SplitArrays) -> None:
         teacher, record = load_teacher(self.out / "teacher")
@@ -160,7 +197,7 @@ class DemoRun:
             num_steps=self.size.distill_steps,
             seed=self.seed,
         )
-        done = distill(teacher, train, config, progress=self._steps("student"))
+        done = distill(teacher, train, config, progress=self._steps("student"), device=self.device)
         save_distilled(
             self.out / "student",
             done,
@@ -280,7 +317,6 @@ def _describe(index: DataIndex, train: SplitArrays, test: SplitArrays) -> DataSu
 
 def _machine() -> dict[str, str]:
     import onnxruntime
-    import torch
 
     return {
         "system": f"{platform.system()} {platform.machine()}",

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from train.console import device_option
+
 __all__ = ["demo"]
 
 
@@ -23,10 +25,16 @@ __all__ = ["demo"]
     "--out", type=click.Path(file_okay=False, path_type=Path), default=Path("runs/demo"),
     show_default=True, help="Folder; an earlier demo in it is replaced.",
 )  # fmt: skip
-@click.option("--seed", default=0, show_default=True, help="Draws eyes, weights and batches.")
-@click.option("--workers", default=0, help="Processes that draw eyes; 0 = one a core.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True,
+    help="Draws eyes, weights and batches.",
+)  # fmt: skip
+@click.option(
+    "--workers", type=click.IntRange(0), default=0, help="Processes that draw eyes; 0 = one a core."
+)
+@device_option
 @click.option("--json", "as_json", is_flag=True, help="Print the report's targets as JSON.")
-def demo(scale: str, out: Path, seed: int, workers: int, as_json: bool) -> None:
+def demo(scale: str, out: Path, seed: int, workers: int, device: str, as_json: bool) -> None:
     """Synthetic eyes to screened pictures: phantom, pretrain, finetune, distill, export,
     calibrate, evaluate, screen; with report.json and report.html.
 
@@ -36,6 +44,7 @@ def demo(scale: str, out: Path, seed: int, workers: int, as_json: bool) -> None:
     """  # noqa: D205, D301
     from export.demo.chain import DemoRun, prepare_folder
     from export.demo.presets import preset
+    from train.device import pick_device
 
     size = preset(scale)
     click.echo(f"demo, scale {scale}: {size.cost}", err=True)
@@ -44,8 +53,9 @@ def demo(scale: str, out: Path, seed: int, workers: int, as_json: bool) -> None:
         out,
         size,
         seed=seed,
-        workers=workers or os.cpu_count() or 1,
+        workers=workers or len(os.sched_getaffinity(0)),
         say=lambda text: click.echo(text, err=True),
+        device=pick_device(device),
     )
     report = run.run()
     if as_json:

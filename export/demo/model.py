@@ -203,10 +203,17 @@ class OperatingPointRow:
 
 @dataclass(frozen=True, kw_only=True)
 class UnreadableFiles:
-    """Damaged files given to the screener, and how many came back as 'no refer' (must be 0)."""
+    """Damaged files given to the screener, and how many came back as 'no refer' (must be 0).
+
+    They are screened under operating points that no picture reaches, so that every readable
+    picture is 'no refer' whatever the model says of it. `num_control_no_refer` intact pictures
+    of `num_control` were: without any, the check would be blind.
+    """
 
     num: int
     num_no_refer: int
+    num_control: int
+    num_control_no_refer: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -72,7 +72,7 @@ PRESETS = {
         ),
         DemoPreset(
             name="full",
-            cost="designed for one data-centre GPU and 16 cores, about a day; never run so far",
+            cost="designed for one data-centre GPU and 16 cores, a day as a guess; never run",
             num_patients=60_000,
             image_px=256,
             size_px=224,

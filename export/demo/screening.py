@@ -9,10 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
+from edge_runtime.bundle import Bundle, read_bundle
+from edge_runtime.engines import open_engine
 from edge_runtime.errors import ImageError
 from edge_runtime.examination import Examination, EyeImage
+from edge_runtime.manifest import LabelSpec
 from edge_runtime.preprocess import load_for_model
 from edge_runtime.result import Decision, EyeResult, ScreeningResult
 from edge_runtime.screener import Screener
@@ -21,7 +25,7 @@ from export.demo.model import ScreeningSummary, UnreadableFiles
 from export.demo.pictures import ScreenedEye
 from train.teacher import GRADABLE
 
-__all__ = ["Screened", "damaged_files", "screen_camera_set"]
+__all__ = ["Screened", "damaged_files", "permissive", "screen_camera_set"]
 
 _SHOWN_PX = 384
 _BINARY_TRUTH = ("macular_edema", "myopic_schisis", "glaucoma", "referable_dr", "amd")
@@ -80,16 +84,16 @@ def screen_camera_set(folder: Path, bundle_dir: Path, *, trusted_keys: Path) -> 
             for picture, eye in zip(pictures, result.eyes, strict=True):
                 eyes.append(_shown(patient, picture, eye, screener))
                 agreement.setdefault(picture.truth_class, Counter())[eye.disposition.value] += 1
-        damaged = damaged_files(next(iter(patients.values()))[0].data)
-        answers = [screener.screen(data).disposition for data in damaged.values()]
     dispositions = Counter(eye.disposition for eye in eyes)
     return Screened(
         summary=ScreeningSummary(
             num_pictures=len(eyes),
             dispositions={one.value: dispositions[one.value] for one in Decision},
             agreement={name: dict(counts) for name, counts in agreement.items()},
-            unreadable_files=UnreadableFiles(
-                num=len(answers), num_no_refer=answers.count(Decision.NO_REFER)
+            unreadable_files=_screen_damaged(
+                [one.data for pictures in patients.values() for one in pictures],
+                bundle_dir,
+                trusted_keys,
             ),
             eyes=tuple(_without_maps(result.to_dict()) for result in results),
         ),
@@ -98,8 +102,11 @@ def screen_camera_set(folder: Path, bundle_dir: Path, *, trusted_keys: Path) -> 
 
 
 def damaged_files(jpeg: bytes) -> dict[str, bytes]:
-    """A good camera JPEG damaged in the ways that files are damaged."""
+    """A good camera JPEG damaged in the ways that files are damaged, by what was done."""
     middle = len(jpeg) // 2
+    pixels = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_4)
+    if pixels is None:
+        raise ValueError("the picture to damage is not an intact JPEG")
     return {
         "empty": b"",
         "not an image": b"patient list\n" * 50,
@@ -108,7 +115,48 @@ def damaged_files(jpeg: bytes) -> dict[str, bytes]:
         "last two bytes lost": jpeg[:-2],
         "cut, with an end marker put back": jpeg[:middle] + b"\xff\xd9",
         "header overwritten": b"\x00" * 64 + jpeg[64:],
+        "one channel": cv2.imencode(".jpg", pixels)[1].tobytes(),
+        "claims 65,000 x 65,000 pixels": _claiming(jpeg, 65_000),
     }
+
+
+def _claiming(jpeg: bytes, side_px: int) -> bytes:
+    """The file with another size in its frame header (baseline JPEG)."""
+    start = jpeg.index(b"\xff\xc0") + 5
+    size = side_px.to_bytes(2, "big") * 2
+    return jpeg[:start] + size + jpeg[start + 4 :]
+
+
+def _screen_damaged(pictures: list[bytes], bundle_dir: Path, trusted_keys: Path) -> UnreadableFiles:
+    """Damage every picture in every way and screen it where 'no refer' comes easiest."""
+    bundle = permissive(read_bundle(bundle_dir, trusted_keys=trusted_keys))
+    damaged = [bad for good in pictures for bad in damaged_files(good).values()]
+    with Screener(bundle, open_engine(bundle)) as screener:
+        answers = [screener.screen(data).disposition for data in damaged]
+        control = [screener.screen(data).disposition for data in pictures]
+    return UnreadableFiles(
+        num=len(answers),
+        num_no_refer=answers.count(Decision.NO_REFER),
+        num_control=len(control),
+        num_control_no_refer=control.count(Decision.NO_REFER),
+    )
+
+
+def permissive(bundle: Bundle) -> Bundle:
+    """The bundle under which every readable picture is 'no refer': for this check alone.
+
+    No probability reaches 1 and every one reaches 0, so only the runtime's own refusals
+    are left between a damaged file and 'no refer'.
+    """
+
+    def at(spec: LabelSpec, threshold: float) -> LabelSpec:
+        assert spec.operating_point is not None
+        return replace(spec, operating_point=replace(spec.operating_point, threshold=threshold))
+
+    manifest = bundle.manifest
+    labels = tuple(at(spec, 1.0) for spec in manifest.labels)
+    gradability = at(manifest.gradability, 0.0)
+    return replace(bundle, manifest=replace(manifest, labels=labels, gradability=gradability))
 
 
 def _read_pictures(folder: Path) -> list[_Picture]:

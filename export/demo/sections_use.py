@@ -86,17 +86,31 @@ def _agreement_table(report: DemoReport) -> Markup:
 
 
 def _unreadable_table(report: DemoReport) -> Markup:
+    """Both rows under operating points that make every readable picture 'no refer'."""
     files = report.screening.unreadable_files
     rows = [
         (
             "damaged or unreadable files",
             files.num,
             files.num_no_refer,
+            "none may be",
             mark_verdict(files.num > 0 and files.num_no_refer == 0),
-        )
+        ),
+        (
+            "the same pictures intact (control)",
+            files.num_control,
+            files.num_control_no_refer,
+            "some must be, or the check is blind",
+            mark_verdict(files.num_control_no_refer > 0),
+        ),
     ]
-    head = ("files", "given", "answered 'no refer'", "none may be")
-    return data_table("An eye that could not be read is never 'no refer'", head, rows)
+    head = ("files", "given", "answered 'no refer'", "rule", "verdict")
+    note = (
+        "Screened with thresholds that no probability reaches, so that nothing but the runtime's "
+        "own refusals stands between a damaged file and 'no refer'."
+    )
+    caption = "An eye that could not be read is never 'no refer'"
+    return data_table(caption, head, rows, words=(3, 4), note=note)
 
 
 def _eye_table(examinations: Sequence[Mapping[str, Any]]) -> Markup:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from export.demo.model import PretrainingSummary, ScreeningSummary, Target
+from export.demo.model import PretrainingSummary, ScreeningSummary, Target, UnreadableFiles
 
 __all__ = ["judge_targets"]
 
@@ -43,12 +43,24 @@ def judge_targets(
             limit=0.0,
         ),
         Target.judge(
-            name="'no refer' answers for files that cannot be read",
-            value=float(screening.unreadable_files.num_no_refer),
-            relation="==",
+            name="the same where OCT is the source (or the check is blind)",
+            value=pretraining.gradient_leak_control,
+            relation=">",
             limit=0.0,
-            unit="files",
         ),
+        _unreadable_target(screening.unreadable_files),
+    )
+
+
+def _unreadable_target(files: UnreadableFiles) -> Target:
+    """Not measured when nothing was damaged or when no intact picture is 'no refer'."""
+    measured = files.num > 0 and files.num_control_no_refer > 0
+    return Target.judge(
+        name="'no refer' answers for files that cannot be read",
+        value=float(files.num_no_refer) if measured else None,
+        relation="==",
+        limit=0.0,
+        unit="files",
     )
 
 

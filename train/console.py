@@ -1,0 +1,37 @@
+"""What the commands of training and distillation share: options, progress, the last lines."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import click
+
+__all__ = ["device_option", "show_progress"]
+
+_EVERY = 100  # steps between two lines where output is no terminal
+
+device_option = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where the networks run; auto is CUDA where there is some.",
+)
+
+
+def show_progress() -> Callable[[int, int, str], None]:
+    """Progress on stderr: one line rewritten on a terminal; elsewhere a line now and then.
+
+    The last step is always shown.
+    """
+    on_terminal = sys.stderr.isatty()
+
+    def show(done: int, total: int, text: str) -> None:
+        if on_terminal:
+            end = "\n" if done == total else ""
+            click.echo(f"\r\033[Kstep {done}/{total}  {text}{end}", err=True, nl=False)
+        elif done == total or done % _EVERY == 0:
+            click.echo(f"step {done}/{total}  {text}", err=True)
+
+    return show
