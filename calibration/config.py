@@ -22,6 +22,8 @@ class CalibrationConfig:
         target: what each disease threshold must reach on `val`.
         gradability_target: the same for P(gradable); its specificity is the share of ungradable
             eyes that are caught.
+        min_gradable_share: the threshold of gradability is raised as far as this share of the
+            gradable eyes still passes, if `gradability_target` alone would set it lower.
         min_eyes: fewest eyes with and without a label that a threshold is chosen on.
         limits: of the gate.
         num_draws: of every bootstrap.
@@ -32,6 +34,7 @@ class CalibrationConfig:
     num_images: int = 512
     target: Target = field(default_factory=Target)
     gradability_target: Target = field(default_factory=lambda: Target(measure="specificity"))
+    min_gradable_share: float = 0.98
     min_eyes: int = 10
     limits: GateLimits = field(default_factory=GateLimits)
     num_draws: int = 2000
@@ -39,6 +42,8 @@ class CalibrationConfig:
 
     def __post_init__(self) -> None:
         """Check the counts and the seed."""
+        if not 0.0 < self.min_gradable_share < 1.0:
+            raise ConfigError(f"min_gradable_share is {self.min_gradable_share}; give 0 to 1")
         for name, least in (("num_images", 1), ("min_eyes", 1), ("num_draws", 100), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} is {getattr(self, name)}; give {least} or more")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 __all__ = ["TemperatureFit", "fit_temperature", "negative_log_likelihood", "probabilities"]
 
 # A perfectly separated small set would ask for T = 0 (certainty); these ends keep a doubt.
-LOWEST_TEMPERATURE = 0.1
+LOWEST_TEMPERATURE = 0.5
 HIGHEST_TEMPERATURE = 20.0
 _GOLDEN = (math.sqrt(5) - 1) / 2
 _TOLERANCE = 1e-6  # in log T

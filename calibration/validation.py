@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from calibration.config import CalibrationConfig
 from calibration.dataset import GRADABLE, Eye
 from calibration.gate import GateCase
-from calibration.operating_point import derive_operating_point, require_enough
+from calibration.operating_point import Target, derive_operating_point, require_enough
 from calibration.probability import TemperatureFit, fit_temperature, probabilities
 from calibration.run_models import ModelScores
-from edge_runtime.manifest import LabelSpec, Manifest
+from edge_runtime.manifest import LabelSpec, Manifest, OperatingPoint
 from edge_runtime.metrics import auroc, brier, cluster_bootstrap, expected_calibration_error
 
 __all__ = [
@@ -131,16 +131,37 @@ def calibrate_output(scores: OutputScores, config: CalibrationConfig) -> Calibra
             scores.name,
             fit.temperature,
         )
-    point = derive_operating_point(
-        scores.labels,
-        probabilities(scores.logits_int8, fit.temperature),
-        scores.patient_ids,
-        config.target if scores.is_disease else config.gradability_target,
-        num_draws=config.num_draws,
-        seed=config.seed,
-    )
+    point = _operating_point(scores, probabilities(scores.logits_int8, fit.temperature), config)
     spec = LabelSpec(name=scores.name, temperature=fit.temperature, operating_point=point)
     return CalibratedOutput(scores=scores, spec=spec, fit=fit)
+
+
+def _operating_point(
+    scores: OutputScores, values: FloatArray, config: CalibrationConfig
+) -> OperatingPoint:
+    """The disease's target; for gradability the stricter of its two.
+
+    Catching most of the ungradable eyes of `val` says nothing of doubtful pictures that are
+    unlike them: where the two classes are far apart, a threshold that just does it lies among
+    the worst pictures and lets everything between the classes pass. So the threshold is also
+    as high as keeps `min_gradable_share` of the gradable eyes.
+    """
+
+    def derive(target: Target) -> OperatingPoint:
+        return derive_operating_point(
+            scores.labels,
+            values,
+            scores.patient_ids,
+            target,
+            num_draws=config.num_draws,
+            seed=config.seed,
+        )
+
+    if scores.is_disease:
+        return derive(config.target)
+    kept = Target(measure="sensitivity", value=config.min_gradable_share)
+    points = (derive(config.gradability_target), derive(kept))
+    return max(points, key=lambda point: point.threshold)
 
 
 def _output(
