@@ -47,15 +47,25 @@ def _eye_lines(eye: EyeResult, name: str, index: int) -> Iterator[str]:
     if eye.error is not None:
         yield f"    {printable(eye.error)}"
     if eye.quality.gradable_probability is not None:
-        yield (
-            f"    gradable: {eye.quality.gradable_probability:.3f} "
-            f"(at least {eye.quality.gradable_threshold:.3f} is needed)"
+        found, needed = _told_apart(
+            eye.quality.gradable_probability, eye.quality.gradable_threshold
         )
+        yield f"    gradable: {found} (at least {needed} is needed)"
     if eye.labels:
         yield f"    {'label':<24}{'probability':>12}{'threshold':>12}  decision"
     for label in eye.labels:
         word = "POSITIVE" if label.is_positive else "negative"
-        yield f"    {label.name:<24}{label.probability:>12.3f}{label.threshold:>12.3f}  {word}"
+        found, needed = _told_apart(label.probability, label.threshold)
+        yield f"    {label.name:<24}{found:>12}{needed:>12}  {word}"
+
+
+def _told_apart(probability: float, threshold: float) -> tuple[str, str]:
+    """Both with three digits, or with as many as show which one is larger."""
+    for digits in range(3, 10):
+        texts = f"{probability:.{digits}f}", f"{threshold:.{digits}f}"
+        if texts[0] != texts[1]:
+            break
+    return texts
 
 
 def bundle_text(bundle: Bundle) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import edge_runtime
+from edge_runtime.report_text import _told_apart
 from edge_runtime.result import (
     EVIDENCE_CAPTION,
     NOTICE,
@@ -197,3 +198,15 @@ def test_importing_the_package_and_its_command_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("probability", "threshold", "shown"),
+    [
+        (0.5, 0.25, ("0.500", "0.250")),
+        (0.99991, 0.99996, ("0.9999", "1.0000")),
+        (0.5, 0.5, ("0.500000000", "0.500000000")),
+    ],
+)
+def test_a_probability_beside_its_threshold_can_be_told_from_it(probability, threshold, shown):
+    assert _told_apart(probability, threshold) == shown
