@@ -34,7 +34,7 @@ from distill.student import StudentConfig, load_student
 from distill.teaching import DistillConfig, distill, save_distilled
 from edge_runtime import __version__
 from edge_runtime.bundle import read_bundle
-from edge_runtime.errors import ConfigError
+from edge_runtime.errors import ConfigError, GateRefusedError
 from edge_runtime.signing import generate_keypair
 from export.assemble import ExportConfig, assemble_bundle
 from export.demo.arms import TrainedArms, flatten_error_rows, summarize_arms, train_arms
@@ -129,6 +129,7 @@ class DemoRun:
         """All stages.
 
         Raises:
+            GateRefusedError: INT8 lost too much; gate.json has the numbers.
             EdgeScreenError: a stage failed; what earlier stages wrote stays.
         """
         with self._stage("phantom"):
@@ -210,17 +211,23 @@ class DemoRun:
         trusted = self.out / "trusted_keys"
         trusted.mkdir()
         shutil.copy(keys.public_key_path, trusted / "demo.pub")
-        outcome = calibrate_bundle(
-            self.bundle,
-            self.data,
-            keys.private_key_path,
-            CalibrationConfig(
-                num_images=self.size.num_int8_images,
-                min_eyes=self.size.min_val_eyes,
-                seed=self.seed,
-            ),
-            report_path=self.out / "gate.json",
-        )
+        try:
+            outcome = calibrate_bundle(
+                self.bundle,
+                self.data,
+                keys.private_key_path,
+                CalibrationConfig(
+                    num_images=self.size.num_int8_images,
+                    min_eyes=self.size.min_val_eyes,
+                    seed=self.seed,
+                ),
+                report_path=self.out / "gate.json",
+            )
+        except GateRefusedError as error:
+            raise GateRefusedError(
+                f"{error}. The gate's numbers are in {self.out / 'gate.json'}; the demo ends "
+                "here, without a report, because nothing is released"
+            ) from error
         self.say(f"  mean AUROC drop of INT8 on val: {outcome.gate.report.mean_auroc_drop:+.4f}")
 
     def _evaluate(self, index: DataIndex, train: SplitArrays, arms: TrainedArms) -> DemoReport:
