@@ -55,6 +55,8 @@ def _eye_lines(eye: EyeResult, name: str, index: int) -> Iterator[str]:
         yield f"    {'label':<24}{'probability':>12}{'threshold':>12}  decision"
     for label in eye.labels:
         word = "POSITIVE" if label.is_positive else "negative"
+        if eye.disposition is Decision.UNGRADABLE:
+            word = "not used"  # a probability of a picture that cannot be judged means nothing
         found, needed = _told_apart(label.probability, label.threshold)
         yield f"    {label.name:<24}{found:>12}{needed:>12}  {word}"
 

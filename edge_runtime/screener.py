@@ -146,6 +146,9 @@ class Screener:
             )
             eyes.append(result)
             warnings.extend(f"{eye.eye}: {warning}" for warning in eye_warnings)
+        hashes = [eye.image_sha256 for eye in eyes if eye.image_sha256 is not None]
+        if len(set(hashes)) < len(hashes):
+            warnings.append(SAME_IMAGE)
         return self._result(examination, _refuse_shared_images(eyes), warnings)
 
     def warmup(self, n: int = 3) -> None:

@@ -258,7 +258,11 @@ def test_one_picture_for_two_eyes_is_never_no_refer(bundle: Bundle) -> None:
     result = Screener(bundle, FakeEngine()).screen(exam)
     assert result.disposition is Decision.UNGRADABLE
     assert [eye.quality.reasons for eye in result.eyes] == [(SAME_IMAGE,)] * 2
-    assert Screener(bundle, FakeEngine((9.0, 9.0))).screen(exam).disposition is Decision.REFER
+    sick = Screener(bundle, FakeEngine((9.0, 9.0))).screen(exam)
+    assert sick.disposition is Decision.REFER
+    assert SAME_IMAGE in sick.warnings
+    missing = Screener(bundle, FakeEngine()).screen(Examination.both(od=None, os=None))
+    assert SAME_IMAGE not in missing.warnings
 
 
 def test_evidence_only_when_asked(bundle: Bundle) -> None:

@@ -179,9 +179,9 @@ def flatten_error_rows(
     per_scan = error.mean(-1)
     return {
         "bias": bias,
-        "mean_absolute": float(error.mean()),
-        "p95_absolute": float(np.percentile(error, 95)),
-        "share_of_scans_off_by_more_than_6": float((per_scan > 6).mean()),
+        "mean_absolute_beside_bias": float(error.mean()),
+        "p95_absolute_beside_bias": float(np.percentile(error, 95)),
+        "share_of_scans_off_by_more_than_6_beside_bias": float((per_scan > 6).mean()),
         "num_scans": float(per_scan.size),
     }
 

@@ -241,6 +241,7 @@ class DemoRun:
             pretraining = summarize_arms(arms, train, test, self.size, self.seed, flatten_error)
             triples = pretraining_triples(arms.pretrained["oct_informed"], test)
         with self._stage("screen"):
+            self.say("  damaged files are among them: the decoder complains of them on purpose")
             screened = screen_camera_set(
                 self.data, self.bundle, trusted_keys=self.out / "trusted_keys"
             )
