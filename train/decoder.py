@@ -33,13 +33,20 @@ class _CrossBlock(nn.Module):
         num, count, width = x_ntd.shape
         return x_ntd.reshape(num, count, self.num_heads, width // self.num_heads).transpose(1, 2)
 
-    def forward(self, query_nqd: torch.Tensor, source_ntd: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self,
+        query_nqd: torch.Tensor,
+        source_ntd: torch.Tensor,
+        bias_nqt: torch.Tensor | None,
+    ) -> torch.Tensor:
         key, value = self.to_key_value(source_ntd).chunk(2, -1)
         query = self.to_query(self.query_norm(query_nqd))
         # Written out: at these token counts the fused CPU kernel's backward is slower.
         key, value, query = self._heads(key), self._heads(value), self._heads(query)
-        weights = (query @ key.transpose(-2, -1) * key.shape[-1] ** -0.5).softmax(-1)
-        mixed = weights @ value
+        logits = query @ key.transpose(-2, -1) * key.shape[-1] ** -0.5
+        if bias_nqt is not None:
+            logits = logits + bias_nqt[:, None]
+        mixed = logits.softmax(-1).to(value.dtype) @ value
         query_nqd = query_nqd + self.merge(mixed.transpose(1, 2).flatten(2))
         out: torch.Tensor = query_nqd + self.mlp(query_nqd)
         return out
@@ -57,10 +64,18 @@ class SourceDecoder(nn.Module):
         self.blocks = nn.ModuleList([_CrossBlock(width, num_heads) for _ in range(depth)])
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, num_outputs))
 
-    def forward(self, source_ntd: torch.Tensor) -> torch.Tensor:
-        """(N, T, D) source tokens -> (N, Q, O) predictions."""
+    def forward(
+        self, source_ntd: torch.Tensor, bias_nqt: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """(N, T, D) source tokens -> (N, Q, O) predictions.
+
+        Args:
+            source_ntd: the only tokens that can be attended to.
+            bias_nqt: (N, Q or 1, T) float32 added to every head's attention logits: where a
+                query should look, and -inf for a token that is not there.
+        """
         query_nqd = self.query.expand(len(source_ntd), -1, -1)
         for block in self.blocks:
-            query_nqd = block(query_nqd, source_ntd)
+            query_nqd = block(query_nqd, source_ntd, bias_nqt)
         out: torch.Tensor = self.head(query_nqd)
         return out

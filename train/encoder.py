@@ -109,11 +109,19 @@ class CfpEncoder(nn.Module):
         self.blocks = _transformer_blocks(config.width, config.depth, config.num_heads)
         self.norm = nn.LayerNorm(config.width)
 
+    def embed(self, cfp_nchw: torch.Tensor) -> torch.Tensor:
+        """(N, 3, S, S) normalised float32 -> tokens (N, T, D) before any attention."""
+        tokens: torch.Tensor = self.stem(cfp_nchw).flatten(2).transpose(1, 2) + self.position
+        return tokens
+
+    def attend(self, tokens_ntd: torch.Tensor) -> torch.Tensor:
+        """Transformer blocks and the final norm over (N, T, D) tokens."""
+        out: torch.Tensor = self.norm(self.blocks(tokens_ntd))
+        return out
+
     def forward(self, cfp_nchw: torch.Tensor) -> torch.Tensor:
         """(N, 3, S, S) normalised float32 -> tokens (N, T, D)."""
-        tokens = self.stem(cfp_nchw).flatten(2).transpose(1, 2) + self.position
-        out: torch.Tensor = self.norm(self.blocks(tokens))
-        return out
+        return self.attend(self.embed(cfp_nchw))
 
 
 class OctEncoder(nn.Module):
@@ -130,11 +138,16 @@ class OctEncoder(nn.Module):
         self.blocks = _transformer_blocks(width, 2, 4)
         self.norm = nn.LayerNorm(width)
 
+    def embed_views(self, oct_nvzx: torch.Tensor) -> torch.Tensor:
+        """(N, V, Z, X) target scans -> tokens (N * V, T, D) before any attention."""
+        patches = patchify(oct_nvzx.flatten(0, 1)[:, None], self.patch_px)
+        tokens: torch.Tensor = (
+            self.embed(patches) + self.position + self.view.repeat(len(oct_nvzx), 1, 1)
+        )
+        return tokens
+
     def forward(self, oct_nvzx: torch.Tensor) -> torch.Tensor:
         """(N, V, Z, X) target scans -> tokens (N, V, T, D); views do not see each other."""
-        num, views = oct_nvzx.shape[:2]
-        patches = patchify(oct_nvzx.flatten(0, 1)[:, None], self.patch_px)
-        tokens = self.embed(patches) + self.position + self.view.repeat(num, 1, 1)
-        tokens = self.norm(self.blocks(tokens))
-        out: torch.Tensor = tokens.reshape(num, views, *tokens.shape[1:])
+        tokens = self.norm(self.blocks(self.embed_views(oct_nvzx)))
+        out: torch.Tensor = tokens.reshape(*oct_nvzx.shape[:2], *tokens.shape[1:])
         return out
