@@ -1,7 +1,8 @@
-"""The pretraining loop: from paired CFP and OCT to an encoder checkpoint."""
+"""Pretraining as a whole: from paired CFP and OCT to an encoder checkpoint."""
 
 from __future__ import annotations
 
+import copy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ import numpy as np
 import torch
 
 from edge_runtime.errors import ConfigError
-from train.arrays import normalize_cfp
 from train.batch_norm import settle_batch_norm
 from train.checkpoint import (
     load_checkpoint,
@@ -22,16 +22,20 @@ from train.checkpoint import (
 from train.dataset_arrays import SplitArrays
 from train.device import CPU, device_of
 from train.encoder import CfpEncoder, EncoderConfig
+from train.engine.loop import LoopConfig, PretrainLoop
+from train.engine.settings import EngineConfig
+from train.engine.source import BatchSource, MemorySource
 from train.oct_targets import OctTargetConfig, WhitenedComponents, make_oct_targets
 from train.pretrain_model import PretrainModel
 from train.routes import route_table
-from train.schedule import Progress, StepGuard, batches, cosine_rate, seed_everything
+from train.schedule import Progress, seed_everything
 
 __all__ = [
     "PretrainConfig",
     "Pretrained",
     "load_encoder",
     "pretrain",
+    "pretrain_from",
     "pretrained_record",
     "random_encoder",
     "save_pretrained",
@@ -86,12 +90,14 @@ class Pretrained:
         config: how it was trained.
         metrics: last 50 steps' mean loss of each route, and skipped steps.
         data_fingerprint: SHA-256 of the data set.
+        seconds: 'total' of the steps in this process and 'waiting' for data in them.
     """
 
     model: PretrainModel
     config: PretrainConfig
     metrics: dict[str, float]
     data_fingerprint: str
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 def oct_pairing(num_eyes: int, patient_ids: Any, *, shuffled: bool, seed: int) -> torch.Tensor:
@@ -123,8 +129,9 @@ def pretrain(
     progress: Progress | None = None,
     oct_targets: torch.Tensor | None = None,
     device: torch.device | None = None,
+    engine: EngineConfig | None = None,
 ) -> Pretrained:
-    """Train one arm.
+    """Train one arm on a split in memory.
 
     Args:
         data: the training split, with its B-scans. Labels are not looked at.
@@ -133,85 +140,115 @@ def pretrain(
         oct_targets: (N, V, side, side) float32 made before by `make_oct_targets` with the
             same settings, to share them between arms.
         device: where the steps run; None = the CPU.
+        engine: how they are executed, saved and resumed; None = plainly.
 
     Returns:
         The arm, its model on the CPU.
 
     Raises:
         ConfigError: B-scans are missing or training diverges.
+        CheckpointError: a state to resume from is damaged or of another run.
     """
     if data.scans_nvzx is None:
         raise ConfigError("pretraining needs the B-scans; load the split with_oct=True")
     if oct_targets is None:
         oct_targets = torch.from_numpy(make_oct_targets(data.scans_nvzx, config.oct_target))
+    pairing = oct_pairing(
+        len(data), data.patient_ids, shuffled=config.shuffle_oct, seed=config.seed
+    )
+    source = MemorySource(data.images_tensor(), oct_targets, pairing)
+    return pretrain_from(
+        source,
+        config,
+        fingerprint=data.fingerprint,
+        progress=progress,
+        device=device,
+        engine=engine,
+    )
+
+
+def pretrain_from(
+    source: BatchSource,
+    config: PretrainConfig,
+    *,
+    fingerprint: str,
+    progress: Progress | None = None,
+    device: torch.device | None = None,
+    engine: EngineConfig | None = None,
+) -> Pretrained:
+    """Train one arm on any source of eyes.
+
+    Args:
+        source: eyes in memory or in shards, preprocessed for `config`.
+        config: the arm.
+        fingerprint: SHA-256 of the data set.
+        progress: called with (steps done, steps, text), on rank 0.
+        device: where the steps run; None = the CPU.
+        engine: how they are executed, saved and resumed; None = plainly.
+
+    Returns:
+        The arm, its model on the CPU, on every rank.
+
+    Raises:
+        ConfigError: training diverges, or ranks and slices do not divide the batch.
+        CheckpointError: a state to resume from is damaged or of another run.
+        DataError: an eye cannot be read.
+    """
     generator = seed_everything(config.seed)
-    whitened = _fit_components(oct_targets, config)
-    model = PretrainModel(
+    model = _build(config, _fit_components(source, config))
+    model.to(device or CPU)  # after its weights were drawn, before an optimiser holds them
+    settings = _loop_config(config, fingerprint, engine or EngineConfig())
+    loop = PretrainLoop(model, source, settings, generator, device=device_of(model))
+    loop.run(progress)
+    model = _unsharded(model, loop, config)
+    settle_batch_norm(model.cfp_encoder, source.settling_images())
+    model.to(CPU).eval()
+    return Pretrained(
+        model=model,
+        config=config,
+        metrics=loop.metrics(),
+        data_fingerprint=fingerprint,
+        seconds=loop.seconds,
+    )
+
+
+def _build(config: PretrainConfig, whitened: WhitenedComponents | None) -> PretrainModel:
+    return PretrainModel(
         encoder=config.encoder,
         oct_target=config.oct_target,
         routes=route_table(config.routes),
         whitened=whitened,
     )
-    model.to(device or CPU)  # after its weights were drawn, before an optimiser holds them
-    metrics = _run(model, data, oct_targets, config, generator, progress)
-    settle_batch_norm(model.cfp_encoder, data.images_tensor())
-    model.to(CPU).eval()
-    return Pretrained(
-        model=model, config=config, metrics=metrics, data_fingerprint=data.fingerprint
-    )
 
 
-def _fit_components(targets: torch.Tensor, config: PretrainConfig) -> WhitenedComponents | None:
+def _fit_components(source: BatchSource, config: PretrainConfig) -> WhitenedComponents | None:
     uses_oct = any(route.target == "oct" for route in route_table(config.routes))
     if not uses_oct or config.oct_target.num_components == 0:
         return None
-    return WhitenedComponents.fit(targets.numpy(), config.oct_target.num_components)
+    targets = source.fitting_targets().numpy()
+    return WhitenedComponents.fit(targets, config.oct_target.num_components)
 
 
-def _run(
-    model: PretrainModel,
-    data: SplitArrays,
-    oct_targets: torch.Tensor,
-    config: PretrainConfig,
-    generator: torch.Generator,
-    progress: Progress | None,
-) -> dict[str, float]:
-    """The steps themselves; returns the mean loss of each route over the last 50."""
-    images, device = data.images_tensor(), device_of(model)
-    pairing = oct_pairing(
-        len(data), data.patient_ids, shuffled=config.shuffle_oct, seed=config.seed
+def _loop_config(config: PretrainConfig, fingerprint: str, engine: EngineConfig) -> LoopConfig:
+    return LoopConfig(
+        num_steps=config.num_steps,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        bfloat16=config.bfloat16,
+        seed=config.seed,
+        identity={**asdict(config), "data_fingerprint": fingerprint},
+        engine=engine,
     )
-    guard = StepGuard(
-        torch.optim.AdamW(
-            model.parameters(),
-            lr=config.learning_rate,
-            betas=(0.9, 0.95),
-            weight_decay=config.weight_decay,
-        )
-    )
-    model.train()
-    recent: dict[str, list[float]] = {route.name: [] for route in model.routes}
-    drawn = batches(len(data), config.batch_size, config.num_steps, config.seed)
-    for step, picked in enumerate(drawn):
-        scans = oct_targets[pairing[picked]].to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
-            outputs = model(normalize_cfp(images[picked].to(device)), scans, scans, generator)
-        guard.step(
-            model.total_loss(outputs), cosine_rate(step, config.num_steps, config.learning_rate)
-        )
-        for name, output in outputs.items():
-            loss = float(output.loss.detach())
-            recent[name].append(loss if np.isfinite(loss) else np.nan)
-        if progress is not None and ((step + 1) % 20 == 0 or step + 1 == config.num_steps):
-            text = " ".join(
-                f"{name} {np.nanmean(losses[-20:]):.3f}" for name, losses in recent.items()
-            )
-            progress(step + 1, config.num_steps, text)
-    if guard.num_skipped == config.num_steps:
-        raise ConfigError(f"all {config.num_steps} steps were skipped; lower the learning rate")
-    # A skipped step's loss is no number; it is counted in skipped_steps instead.
-    means = {f"loss {name}": float(np.nanmean(losses[-50:])) for name, losses in recent.items()}
-    return {**means, "skipped_steps": float(guard.num_skipped)}
+
+
+def _unsharded(model: PretrainModel, loop: PretrainLoop, config: PretrainConfig) -> PretrainModel:
+    """The trained model with whole weights; a new one where FSDP has cut them up."""
+    if not loop.is_sharded:
+        return model
+    whole = _build(config, copy.deepcopy(model.whitened))
+    whole.load_state_dict(loop.weights())
+    return whole.to(device_of(model))
 
 
 def save_pretrained(folder: Path, pretrained: Pretrained) -> None:

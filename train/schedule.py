@@ -6,10 +6,10 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import torch
 
 from edge_runtime.errors import ConfigError
+from train.data.sampler import EpochSampler
 
 __all__ = ["Progress", "StepGuard", "batches", "cosine_rate", "seed_everything"]
 
@@ -31,22 +31,39 @@ def seed_everything(seed: int) -> torch.Generator:
 
 def batches(num_items: int, batch_size: int, num_steps: int, seed: int) -> Iterator[torch.Tensor]:
     """`num_steps` index batches that walk through shuffled epochs without end."""
-    rng = np.random.default_rng(seed)
-    queue = np.empty(0, np.int64)
-    size = min(batch_size, num_items)
+    sampler = EpochSampler(num_items, batch_size, seed)
     for _ in range(num_steps):
-        if len(queue) < size:
-            queue = np.concatenate([queue, rng.permutation(num_items)])
-        picked, queue = queue[:size], queue[size:]
-        yield torch.from_numpy(picked.copy())
+        yield torch.from_numpy(sampler.draw())
 
 
 class StepGuard:
-    """One optimiser step with clipping; a non-finite gradient skips the step, loudly."""
+    """One optimiser step with clipping; a non-finite or huge gradient skips it, loudly."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer, *, clip: float = 1.0) -> None:
-        """Wrap an optimiser; `clip` is the largest gradient norm."""
-        self.optimizer, self.clip, self.num_skipped = optimizer, clip, 0
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        *,
+        clip: float = 1.0,
+        huge: float = math.inf,
+        agree: Callable[[bool], bool] = bool,
+    ) -> None:
+        """Wrap an optimiser.
+
+        Args:
+            optimizer: its groups may have a 'scale' of the learning rate.
+            clip: the largest gradient norm; larger gradients are shortened.
+            huge: a step with a larger norm than this is skipped.
+            agree: given whether this rank can step, says whether every rank can.
+        """
+        self.optimizer, self.clip, self.huge, self.num_skipped = optimizer, clip, huge, 0
+        self._agree, self._pending = agree, False
+
+    def accumulate(self, loss: torch.Tensor) -> None:
+        """Backward only: add to the gradients of the step that follows."""
+        if not self._pending:
+            self.optimizer.zero_grad()
+        self._pending = True
+        loss.backward()  # type: ignore[no-untyped-call]
 
     def step(self, loss: torch.Tensor, rate: float) -> None:
         """Backward and update at learning rate `rate` (scaled by a group's 'scale').
@@ -56,14 +73,22 @@ class StepGuard:
         """
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("scale", 1.0)
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.clip)
-        if bool(torch.isfinite(norm)):
+        self.accumulate(loss)
+        self._pending = False
+        if self._agree(self._clip_gradients()):
             self.optimizer.step()
             return
         self.num_skipped += 1
-        _LOGGER.warning("non-finite gradient; step skipped (%d so far)", self.num_skipped)
+        kind = "non-finite" if self.huge == math.inf else "non-finite or huge"
+        _LOGGER.warning("%s gradient; step skipped (%d so far)", kind, self.num_skipped)
         if self.num_skipped >= 10:
-            raise ConfigError("10 steps had non-finite gradients; lower the learning rate")
+            raise ConfigError(f"10 steps had {kind} gradients; lower the learning rate")
+
+    def _clip_gradients(self) -> bool:
+        """Shorten the gradients; whether a step along them is safe."""
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        norm = getattr(norm, "full_tensor", lambda: norm)()  # sharded by FSDP
+        torch.nn.utils.clip_grads_with_norm_(parameters, self.clip, norm)
+        return bool(torch.isfinite(norm)) and (self.huge == math.inf or float(norm) <= self.huge)
