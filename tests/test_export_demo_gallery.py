@@ -13,7 +13,8 @@ from export.demo.pictures import Triple
 from train.arrays import circle_mask
 from train.dataset_arrays import SplitArrays
 from train.masking import in_field_patches
-from train.pretrain import PretrainConfig, Pretrained
+from train.pretrain import Pretrained
+from train.pretrain_config import PretrainConfig
 from train.pretrain_model import CFP_PATCH_PX
 from train.routes import ROUTE_TABLES
 

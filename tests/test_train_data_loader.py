@@ -64,7 +64,7 @@ def test_progress_and_empty_input(visits):
     load_cfp(visits, SPEC, progress=lambda done, total: calls.append((done, total)))
     assert calls == [(done, 6) for done in range(1, 7)]
     assert load_cfp((), SPEC).images_nhwc.shape == (0, 96, 96, 3)
-    assert load_oct(()).shape[:2] == (0, 2)
+    assert load_oct(()).scans_nvzx.shape[:2] == (0, 2)
 
 
 def test_a_file_that_vanished_is_an_error_not_an_exclusion(visits):
@@ -84,7 +84,9 @@ def test_every_image_belongs_to_one_visit():
 
 
 def test_oct_is_horizontal_then_vertical(visits):
-    scans = load_oct(visits)
+    loaded = load_oct(visits)
+    scans = loaded.scans_nvzx
+    assert loaded.present_nv.all()
     assert scans.shape == (6, 2, 96, 128)
     assert scans.dtype == np.uint8
     for axis, column in enumerate(("oct_h", "oct_v")):
@@ -94,17 +96,34 @@ def test_oct_is_horizontal_then_vertical(visits):
 
 def test_oct_refusals_name_the_row(tmp_path):
     rows = make_dataset(tmp_path)
-    rows[2]["oct_v"] = ""
     write_index(tmp_path, rows)
     visits = read_index(tmp_path).visits
-    with pytest.raises(DataError, match="row 4, column 'oct_v': the cell is empty"):
-        load_oct(visits)
     write_image(visits[1].files["oct_h"], np.zeros((50, 60), np.uint8))
     with pytest.raises(DataError, match=r"row 3, column 'oct_h': shape \(50, 60\) where"):
         load_oct(visits)
     visits[0].files["oct_v"].write_bytes(b"")
     with pytest.raises(DataError, match=r"row 2, column 'oct_v': 'P000_OD\.png' is not a PNG"):
         load_oct(visits)
+
+
+def test_a_missing_scan_is_zeros_and_marked_absent(tmp_path):
+    rows = make_dataset(tmp_path)
+    rows[0]["oct_h"] = rows[0]["oct_v"] = rows[2]["oct_v"] = ""
+    write_index(tmp_path, rows)
+    loaded = load_oct(read_index(tmp_path).visits)
+    expected = np.ones((6, 2), bool)
+    expected[0] = expected[2, 1] = False
+    np.testing.assert_array_equal(loaded.present_nv, expected)
+    np.testing.assert_array_equal(loaded.scans_nvzx.any((2, 3)), expected)
+
+
+def test_a_set_without_any_scan_is_refused(tmp_path):
+    rows = make_dataset(tmp_path)
+    for row in rows:
+        row["oct_h"] = row["oct_v"] = ""
+    write_index(tmp_path, rows)
+    with pytest.raises(DataError, match="no visit has an OCT scan"):
+        load_oct(read_index(tmp_path).visits)
 
 
 def test_masks_are_bool_in_file_pixels(visits):
@@ -131,5 +150,5 @@ def test_a_phantom_data_set_loads_whole(phantom_dir):
     arrays = load_cfp(visits, PreprocessSpec(size_px=128))
     assert len(arrays.kept) + len(arrays.excluded) == len(visits)
     assert len(arrays.kept) >= 0.8 * len(visits)
-    assert load_oct(visits).shape == (len(visits), 2, 96, 128)
+    assert load_oct(visits).scans_nvzx.shape == (len(visits), 2, 96, 128)
     assert load_masks(visits, "vessels").any()

@@ -15,16 +15,20 @@ from train.arrays import normalize_cfp
 from train.batch_norm import settle_batch_norm
 from train.checkpoint import load_checkpoint, save_checkpoint
 from train.encoder import CfpEncoder
+from train.oct_pairing import oct_pairing, scans_taking_part
 from train.oct_targets import make_oct_targets
 from train.pretrain import (
-    PretrainConfig,
     load_encoder,
-    oct_pairing,
+    load_pretrained,
     pretrain,
     random_encoder,
     save_pretrained,
 )
+from train.pretrain_config import PretrainConfig
 from train.routes import ROUTE_TABLES, route_table
+from train.structure.config import StructureConfig
+
+CFP_ONLY = route_table("cfp_only")
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +43,7 @@ def informed(data):
 
 @pytest.mark.parametrize("routes", sorted(ROUTE_TABLES))
 def test_two_steps_of_each_arm_and_back_from_the_checkpoint(data, tmp_path, routes):
-    done = pretrain(data, tiny_config(routes=routes))
+    done = pretrain(data, tiny_config(routes=route_table(routes)))
     names = {f"loss {route.name}" for route in route_table(routes)}
     assert set(done.metrics) == names | {"skipped_steps"}
     assert all(np.isfinite(value) for value in done.metrics.values())
@@ -47,7 +51,9 @@ def test_two_steps_of_each_arm_and_back_from_the_checkpoint(data, tmp_path, rout
 
     save_pretrained(tmp_path / "arm", done)
     encoder, config = load_encoder(tmp_path / "arm")
-    assert config["pretrain"]["routes"] == routes
+    assert [one["weight"] for one in config["pretrain"]["routes"]] == [
+        route.weight for route in route_table(routes)
+    ]
     assert config["data_fingerprint"] == data.fingerprint
     assert not encoder.training
     batch = normalize_cfp(data.images_tensor())
@@ -55,6 +61,10 @@ def test_two_steps_of_each_arm_and_back_from_the_checkpoint(data, tmp_path, rout
         assert torch.equal(encoder(batch), done.model.cfp_encoder(batch))
     stored, _ = load_checkpoint(tmp_path / "arm", kind="encoder")
     assert set(stored) == set(done.model.state_dict())  # decoders too
+    whole = load_pretrained(tmp_path / "arm")
+    assert whole.config == done.config
+    assert whole.metrics == done.metrics
+    assert all(torch.equal(v, whole.model.state_dict()[k]) for k, v in stored.items())
 
 
 def test_training_changes_every_weight(informed):
@@ -85,7 +95,7 @@ def test_labels_are_not_looked_at(data, informed):
 
 
 def test_the_control_arm_never_sees_the_scans(data):
-    config = tiny_config(routes="cfp_only")
+    config = tiny_config(routes=CFP_ONLY)
     blank = replace(data, scans_nvzx=np.zeros_like(data.scans_nvzx))
     weights = pretrain(data, config).model.state_dict()
     other = pretrain(blank, config).model.state_dict()
@@ -128,6 +138,53 @@ def test_one_patient_cannot_be_shuffled():
         oct_pairing(2, np.array(["A", "A"]), shuffled=True, seed=0)
 
 
+def test_the_control_arm_needs_no_scans_at_all(data):
+    config = tiny_config(routes=CFP_ONLY)
+    weights = pretrain(data, config).model.state_dict()
+    without = pretrain(replace(data, scans_nvzx=None), config).model.state_dict()
+    assert all(torch.equal(without[k], v) for k, v in weights.items())
+
+
+def test_scans_that_do_not_take_part_change_nothing(data):
+    """Also not through the whitened components: another content, the same weights."""
+    config = tiny_config(num_paired=6)
+    present = scans_taking_part(None, len(data), 2, num_paired=6, seed=config.seed).numpy()
+    assert present.sum() == 12
+    assert (present[:, 0] == present[:, 1]).all()
+    noise = np.random.default_rng(5).integers(0, 256, data.scans_nvzx.shape, dtype=np.uint8)
+    other = replace(data, scans_nvzx=np.where(present[..., None, None], data.scans_nvzx, noise))
+    weights = pretrain(data, config).model.state_dict()
+    again = pretrain(other, config).model.state_dict()
+    assert all(torch.equal(again[k], v) for k, v in weights.items())
+    every = pretrain(data, tiny_config()).model.state_dict()
+    assert not torch.equal(every["decoders.oct<-cfp.query"], weights["decoders.oct<-cfp.query"])
+
+
+def test_missing_scans_are_left_out_of_the_paired_eyes(data):
+    present = torch.ones(4, 2, dtype=torch.bool)
+    present[1] = False
+    present[2, 1] = False
+    for seed in range(5):
+        chosen = scans_taking_part(present, 4, 2, num_paired=2, seed=seed)
+        assert int(chosen.any(1).sum()) == 2
+        assert not (chosen & ~present).any()
+    assert scans_taking_part(present, 4, 2, num_paired=0, seed=0) is present
+    with pytest.raises(ConfigError, match="4 paired eyes were asked for, 3 have an OCT"):
+        scans_taking_part(present, 4, 2, num_paired=4, seed=0)
+
+
+def test_two_steps_with_missing_scans_and_every_structural_switch(data):
+    present = np.ones((len(data), 2), bool)
+    present[::3, 1] = False
+    present[::4] = False
+    switches = StructureConfig(hide_weight=0.5, attention="line", loss_alpha=1.0, target_weight=0.1)
+    config = tiny_config(structure=switches, decoder_depth=2)
+    done = pretrain(replace(data, scans_present_nv=present), config)
+    assert {"loss oct<-cfp", "loss structure<-cfp"} <= set(done.metrics)
+    assert all(np.isfinite(value) for value in done.metrics.values())
+    assert done.metrics["skipped_steps"] == 0
+
+
 def test_random_encoder_is_settled_and_seeded(data):
     first, again = (random_encoder(TINY_ENCODER, data, seed=4) for _ in range(2))
     other = random_encoder(TINY_ENCODER, data, seed=5)
@@ -145,7 +202,7 @@ def test_pretraining_without_scans_is_refused(data):
 
 def test_progress_is_told_in_words(data):
     heard = []
-    config = tiny_config(num_steps=20, routes="cfp_only", batch_size=2)
+    config = tiny_config(num_steps=20, routes=CFP_ONLY, batch_size=2)
     pretrain(data, config, progress=lambda *args: heard.append(args))
     ((done, total, text),) = heard
     assert (done, total) == (20, 20)
@@ -164,7 +221,7 @@ def test_a_skipped_step_does_not_spoil_the_metrics(data, monkeypatch, tmp_path):
         return replace(output, loss=output.loss * float("nan")) if len(calls) == 1 else output
 
     monkeypatch.setattr(pretrain_model.PretrainModel, "_score_cfp", once_infinite)
-    done = pretrain(data, tiny_config(num_steps=3, routes="cfp_only"))
+    done = pretrain(data, tiny_config(num_steps=3, routes=CFP_ONLY))
     assert done.metrics["skipped_steps"] == 1
     assert np.isfinite(done.metrics["loss cfp<-cfp"])
     save_pretrained(tmp_path, done)
@@ -173,7 +230,10 @@ def test_a_skipped_step_does_not_spoil_the_metrics(data, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"routes": "joint"}, "route table 'joint' is unknown"),
+        ({"routes": ()}, "give at least one"),
+        ({"routes": CFP_ONLY * 2}, "each name once"),
+        ({"decoder_depth": 0}, "decoder_depth 0 must be >= 1"),
+        ({"num_paired": -1}, "num_paired -1 cannot be negative"),
         ({"num_steps": 0}, "num_steps 0 must be >= 1"),
         ({"batch_size": 1}, "batch_size 1 >= 2"),
         ({"learning_rate": 0.0}, "learning_rate 0.0"),

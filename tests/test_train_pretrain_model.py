@@ -17,7 +17,8 @@ from training_factory import (
 from train.arrays import circle_mask, patchify, unpatchify
 from train.masking import expand_mask
 from train.oct_targets import WhitenedComponents
-from train.pretrain_model import CFP_PATCH_PX, patch_denormalized, patch_normalized
+from train.pretrain_model import CFP_PATCH_PX
+from train.reconstruction import cfp_loss, oct_loss, patch_denormalized, patch_normalized
 from train.routes import route_table
 
 CFP_ROUTE = "cfp<-cfp"
@@ -45,7 +46,7 @@ def test_cfp_features_are_bit_identical_whatever_the_oct_is(training):
         model = make_model().train(training)
         results.append(_tokens_of(model, cfp, oct_input, scans, masks()))
     (first, first_tokens), *others = results
-    assert len(first_tokens) == 2  # one encoding for each route that starts from the CFP
+    assert len(first_tokens) == 2  # masked for cfp<-cfp, whole for oct<-cfp
     for outputs, tokens in others:
         assert all(torch.equal(a, b) for a, b in zip(first_tokens, tokens, strict=True))
         for name in (CFP_ROUTE, "oct<-cfp"):
@@ -126,15 +127,16 @@ def test_pixels_outside_the_field_never_change_the_cfp_loss():
     outside = ~circle_mask(96)
     assert float(outside.float().mean()) > 0.2
 
-    for hidden in (output.hidden, None):
-        loss = model._score_cfp(predicted, cfp, hidden).loss
+    for scored in (output.hidden, model.in_field.expand(4, -1)):
+
+        def loss_of(picture, scored=scored):
+            return cfp_loss(predicted, patchify(picture, CFP_PATCH_PX), model.inside, scored)
+
+        loss = loss_of(cfp)
         noise = 50 * torch.randn_like(cfp)
-        altered = model._score_cfp(predicted, torch.where(outside, noise, cfp), hidden).loss
-        assert torch.equal(altered, loss)
-        inside = model._score_cfp(predicted, torch.where(outside, cfp, noise), hidden).loss
-        assert not torch.equal(inside, loss)
+        assert torch.equal(loss_of(torch.where(outside, noise, cfp)), loss)
+        assert not torch.equal(loss_of(torch.where(outside, cfp, noise)), loss)
         (gradient,) = torch.autograd.grad(loss, predicted)
-        scored = model.in_field.expand(4, -1) if hidden is None else hidden
         assert torch.equal(gradient.abs().amax(-1) > 0, scored)
         assert not (unpatchify(gradient, CFP_PATCH_PX, 3) * outside).any()
 
@@ -197,10 +199,8 @@ def test_losses_are_float32_under_bfloat16_autocast():
     for output in outputs.values():
         assert output.loss.dtype == torch.float32
         assert output.predicted.dtype == torch.float32
-    scored = model._score_oct(
-        patchify(outputs["oct<-cfp"].predicted.flatten(0, 1)[:, None], 8).reshape(4, 8, 64), scans
-    )
-    torch.testing.assert_close(scored.loss, outputs["oct<-cfp"].loss, rtol=1e-5, atol=0)
+    scored = oct_loss(outputs["oct<-cfp"].predicted, scans, model.whitened)
+    torch.testing.assert_close(scored, outputs["oct<-cfp"].loss, rtol=1e-5, atol=0)
     assert model.total_loss(outputs).dtype == torch.float32
 
 

@@ -10,7 +10,7 @@ import torch
 from train.dataset_arrays import SplitArrays
 from train.encoder import EncoderConfig
 from train.oct_targets import OctTargetConfig, WhitenedComponents
-from train.pretrain import PretrainConfig
+from train.pretrain_config import PretrainConfig
 from train.pretrain_model import PretrainModel
 from train.routes import ROUTE_TABLES, Route
 
@@ -24,7 +24,7 @@ FIELD_ENCODER = replace(TINY_ENCODER, size_px=96)
 TINY_TARGET = OctTargetConfig(side_px=16, patch_px=8, num_components=3)
 ALL_ROUTES = (
     *ROUTE_TABLES["oct_informed"],
-    Route(target="cfp", source="oct", mask_ratio=0.0, weight=0.1),
+    Route(target="cfp", sources=("oct",), weight=0.1),
 )
 
 

@@ -10,7 +10,7 @@ import click
 
 from edge_runtime.result import NOTICE
 from train.console import device_option, show_progress
-from train.routes import ROUTE_TABLES
+from train.routes import ROUTE_TABLES, route_table
 
 if TYPE_CHECKING:
     from train.data.origin import DataOrigin
@@ -85,18 +85,19 @@ def pretrain(
     from train.device import pick_device
     from train.encoder import EncoderConfig
     from train.oct_targets import OctTargetConfig
-    from train.pretrain import PretrainConfig, save_pretrained
     from train.pretrain import pretrain as run
+    from train.pretrain import save_pretrained
+    from train.pretrain_config import PretrainConfig
 
     config = PretrainConfig(
-        routes=routes,
+        routes=route_table(routes),
         num_steps=num_steps,
         seed=seed,
         encoder=EncoderConfig(size_px=size_px),
         oct_target=OctTargetConfig(kind=oct_target),
     )
     chosen = pick_device(device)
-    arrays = load_split(data, "train", size_px=size_px, with_oct=True)
+    arrays = load_split(data, "train", size_px=size_px, with_oct=config.uses_oct)
     origin = read_origin(data, fingerprint=arrays.fingerprint)
     done = run(arrays, config, progress=show_progress(), device=chosen)
     save_pretrained(out, done)

@@ -36,6 +36,8 @@ class SplitArrays:
         eyes: (N,) 'OD' or 'OS'.
         excluded: (row number in index.csv, reason) of visits left out.
         fingerprint: SHA-256 of the data set.
+        scans_present_nv: (N, 2) bool, which B-scans exist (a missing one is zeros in
+            `scans_nvzx`); None = all of them, or none were asked for.
     """
 
     images_nhwc: npt.NDArray[np.uint8]
@@ -46,6 +48,7 @@ class SplitArrays:
     eyes: npt.NDArray[np.str_]
     excluded: tuple[tuple[int, str], ...]
     fingerprint: str
+    scans_present_nv: npt.NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         """Number of visits."""
@@ -70,6 +73,7 @@ class SplitArrays:
             eyes=self.eyes[mask],
             excluded=self.excluded,
             fingerprint=self.fingerprint,
+            scans_present_nv=None if self.scans_present_nv is None else self.scans_present_nv[mask],
         )
 
 
@@ -93,13 +97,18 @@ def load_split(data: Path | DataIndex, split: str, *, size_px: int, with_oct: bo
         raise DataError(f"split '{split}' of {index.root} has no usable visit; check the data set")
     if cfp.excluded:
         _LOGGER.warning("%d of %d visits left out of '%s'", len(cfp.excluded), len(visits), split)
+    scans = load_oct(used) if with_oct else None
+    if scans is not None and not scans.present_nv.all():
+        missing = int((~scans.present_nv).sum())
+        _LOGGER.warning("%d of %d B-scans of '%s' are missing", missing, 2 * len(used), split)
     return SplitArrays(
         images_nhwc=cfp.images_nhwc,
-        scans_nvzx=load_oct(used) if with_oct else None,
+        scans_nvzx=None if scans is None else scans.scans_nvzx,
         labels=label_matrix(used, index.label_names),
         label_names=tuple(index.label_names),
         patient_ids=np.array([visit.patient_id for visit in used]),
         eyes=np.array([visit.eye for visit in used]),
         excluded=tuple((visits[i].row_number, reason) for i, reason in cfp.excluded),
         fingerprint=index.fingerprint(),
+        scans_present_nv=None if scans is None or scans.present_nv.all() else scans.present_nv,
     )

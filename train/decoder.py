@@ -37,7 +37,7 @@ class _CrossBlock(nn.Module):
         self,
         query_nqd: torch.Tensor,
         source_ntd: torch.Tensor,
-        bias_nqt: torch.Tensor | None,
+        bias_nqt: torch.Tensor | None = None,
     ) -> torch.Tensor:
         key, value = self.to_key_value(source_ntd).chunk(2, -1)
         query = self.to_query(self.query_norm(query_nqd))

@@ -78,6 +78,4 @@ class MatchHead(nn.Module):
         """InfoNCE of a batch, scalar float32."""
         scale = self.log_scale.float().exp().clamp(max=_MAX_INVERSE_TEMPERATURE)
         with torch.autocast(cfp_nd.device.type, enabled=False):
-            return info_nce(
-                self.embed_cfp(cfp_nd.float()), self.embed_oct(oct_nd.float()), scale
-            )
+            return info_nce(self.embed_cfp(cfp_nd.float()), self.embed_oct(oct_nd.float()), scale)

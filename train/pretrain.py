@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from edge_runtime.errors import ConfigError
@@ -25,60 +24,24 @@ from train.encoder import CfpEncoder, EncoderConfig
 from train.engine.loop import LoopConfig, PretrainLoop
 from train.engine.settings import EngineConfig
 from train.engine.source import BatchSource, MemorySource
-from train.oct_targets import OctTargetConfig, WhitenedComponents, make_oct_targets
-from train.pretrain_model import PretrainModel
-from train.routes import route_table
+from train.oct_pairing import oct_pairing, scans_taking_part
+from train.oct_targets import WhitenedComponents, make_oct_targets
+from train.pretrain_config import PretrainConfig, config_from_record
+from train.pretrain_model import CFP_PATCH_PX, VIEWS, PretrainModel
 from train.schedule import Progress, seed_everything
 
 __all__ = [
     "PretrainConfig",
     "Pretrained",
     "load_encoder",
+    "load_pretrained",
+    "memory_source",
     "pretrain",
     "pretrain_from",
     "pretrained_record",
     "random_encoder",
     "save_pretrained",
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PretrainConfig:
-    """All settings of one pretraining arm; saved whole beside its weights.
-
-    Attributes:
-        routes: name of a route table.
-        num_steps: optimiser steps.
-        batch_size: eyes a step.
-        learning_rate: peak of the schedule.
-        weight_decay: AdamW's.
-        shuffle_oct: pair every CFP with another eye's OCT (the control that must not help).
-        bfloat16: run convolutions and matrices in bfloat16; losses stay float32.
-        seed: draws weights, batches and masks.
-        encoder: shape of the CFP encoder.
-        oct_target: what the OCT routes predict.
-    """
-
-    routes: str = "oct_informed"
-    num_steps: int = 1000
-    batch_size: int = 64
-    learning_rate: float = 1.2e-3
-    weight_decay: float = 0.05
-    shuffle_oct: bool = False
-    bfloat16: bool = True
-    seed: int = 0
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    oct_target: OctTargetConfig = field(default_factory=OctTargetConfig)
-
-    def __post_init__(self) -> None:
-        """Refuse settings out of range."""
-        route_table(self.routes)
-        if self.num_steps < 1 or self.batch_size < 2:
-            raise ConfigError(
-                f"num_steps {self.num_steps} must be >= 1 and batch_size {self.batch_size} >= 2"
-            )
-        if not 0 < self.learning_rate < 1:
-            raise ConfigError(f"learning_rate {self.learning_rate} must be in (0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,28 +61,6 @@ class Pretrained:
     metrics: dict[str, float]
     data_fingerprint: str
     seconds: dict[str, float] = field(default_factory=dict)
-
-
-def oct_pairing(num_eyes: int, patient_ids: Any, *, shuffled: bool, seed: int) -> torch.Tensor:
-    """Whose OCT goes with each CFP: the same eye's, or (control) another patient's.
-
-    Raises:
-        ConfigError: no pairing with another patient was found.
-    """
-    own = np.arange(num_eyes)
-    if not shuffled:
-        return torch.from_numpy(own)
-    rng = np.random.default_rng(seed)
-    other = rng.permutation(num_eyes)
-    for _ in range(100):
-        same = patient_ids[other] == patient_ids
-        if not same.any():
-            return torch.from_numpy(other)
-        other[same] = rng.integers(0, num_eyes, int(same.sum()))
-    raise ConfigError(
-        f"{num_eyes} eyes of {len(np.unique(patient_ids))} patients cannot each be given the OCT "
-        "of another patient; use more patients"
-    )
 
 
 def pretrain(
@@ -149,22 +90,61 @@ def pretrain(
         ConfigError: B-scans are missing or training diverges.
         CheckpointError: a state to resume from is damaged or of another run.
     """
-    if data.scans_nvzx is None:
-        raise ConfigError("pretraining needs the B-scans; load the split with_oct=True")
-    if oct_targets is None:
-        oct_targets = torch.from_numpy(make_oct_targets(data.scans_nvzx, config.oct_target))
-    pairing = oct_pairing(
-        len(data), data.patient_ids, shuffled=config.shuffle_oct, seed=config.seed
-    )
-    source = MemorySource(data.images_tensor(), oct_targets, pairing)
     return pretrain_from(
-        source,
+        memory_source(data, config, oct_targets=oct_targets),
         config,
         fingerprint=data.fingerprint,
         progress=progress,
         device=device,
         engine=engine,
     )
+
+
+def memory_source(
+    data: SplitArrays, config: PretrainConfig, *, oct_targets: torch.Tensor | None = None
+) -> MemorySource:
+    """A split in memory as an arm sees it: targets, pairing, presence, structural maps.
+
+    Args:
+        data: the split, with its B-scans.
+        config: the arm.
+        oct_targets: made before by `make_oct_targets` with the same settings.
+
+    Raises:
+        ConfigError: B-scans are missing, or fewer are paired than asked for.
+    """
+    if oct_targets is None:
+        oct_targets = _targets(data, config)
+    present = None if data.scans_present_nv is None else torch.from_numpy(data.scans_present_nv)
+    present = scans_taking_part(
+        present, len(data), len(VIEWS), num_paired=config.num_paired, seed=config.seed
+    )
+    if present is not None:
+        oct_targets = oct_targets * present[..., None, None]
+    return MemorySource(
+        data.images_tensor(),
+        oct_targets,
+        oct_pairing(len(data), data.patient_ids, shuffled=config.shuffle_oct, seed=config.seed),
+        present_nv=present,
+        structure=_structure(data) if config.structure.needs_structures else None,
+    )
+
+
+def _targets(data: SplitArrays, config: PretrainConfig) -> torch.Tensor:
+    """(N, V, side, side) float32; empty scans where no route looks at them."""
+    if data.scans_nvzx is not None:
+        return torch.from_numpy(make_oct_targets(data.scans_nvzx, config.oct_target))
+    if config.uses_oct:
+        raise ConfigError("these routes need the B-scans; load the split with_oct=True")
+    return torch.zeros(len(data), len(VIEWS), 0, 0)
+
+
+def _structure(data: SplitArrays) -> tuple[torch.Tensor, torch.Tensor]:
+    """Maps and quality of every CFP, found from the pictures alone."""
+    from train.structure.tokens import structure_tokens
+
+    tokens, quality = structure_tokens(data.images_nhwc, CFP_PATCH_PX)
+    return torch.from_numpy(tokens), torch.from_numpy(quality)
 
 
 def pretrain_from(
@@ -216,14 +196,16 @@ def _build(config: PretrainConfig, whitened: WhitenedComponents | None) -> Pretr
     return PretrainModel(
         encoder=config.encoder,
         oct_target=config.oct_target,
-        routes=route_table(config.routes),
+        routes=config.all_routes,
         whitened=whitened,
+        decoder_depth=config.decoder_depth,
+        structure=config.structure,
     )
 
 
 def _fit_components(source: BatchSource, config: PretrainConfig) -> WhitenedComponents | None:
-    uses_oct = any(route.target == "oct" for route in route_table(config.routes))
-    if not uses_oct or config.oct_target.num_components == 0:
+    predicts_oct = any(route.target == "oct" for route in config.routes)
+    if not predicts_oct or config.oct_target.num_components == 0:
         return None
     targets = source.fitting_targets().numpy()
     return WhitenedComponents.fit(targets, config.oct_target.num_components)
@@ -286,6 +268,29 @@ def load_encoder(folder: Path) -> tuple[CfpEncoder, dict[str, Any]]:
     own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     load_weights(encoder, own)
     return encoder.eval(), config
+
+
+def load_pretrained(folder: Path) -> Pretrained:
+    """Everything an encoder checkpoint holds: encoders, decoders and settings.
+
+    Raises:
+        CheckpointError: the folder holds no encoder checkpoint, or its weights do not fit.
+    """
+    tensors, record = load_checkpoint(folder, kind="encoder")
+    with settings_of(folder):
+        config = config_from_record(record["pretrain"])
+        whitened = None
+        if "whitened.directions" in tensors:
+            whitened = WhitenedComponents(
+                torch.empty_like(tensors["whitened.directions"]),
+                torch.empty_like(tensors["whitened.spreads"]),
+            )
+        model = _build(config, whitened)
+        metrics, fingerprint = record["metrics"], record["data_fingerprint"]
+    load_weights(model, tensors)
+    return Pretrained(
+        model=model.eval(), config=config, metrics=metrics, data_fingerprint=fingerprint
+    )
 
 
 def pretrained_record(folder: Path) -> dict[str, Any]:

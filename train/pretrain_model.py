@@ -7,7 +7,6 @@ whole scans (OCT) in float32.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -81,10 +80,7 @@ class Sources:
     def first(self, count: int) -> Sources:
         """The first `count` eyes."""
         return Sources(
-            **{
-                name: None if value is None else value[:count]
-                for name, value in vars(self).items()
-            }
+            **{name: None if value is None else value[:count] for name, value in vars(self).items()}
         )
 
 
@@ -248,6 +244,8 @@ class PretrainModel(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         hidden = self._hidden(batch, route.mask_ratio, generator)
         oct_nvzx = batch.oct_input_nvzx
+        if batch.present_nv is not None:  # to attention, a missing scan is an empty one
+            oct_nvzx = oct_nvzx * batch.present_nv[..., None, None]
         keep = ~self._hidden_scan_pixels(oct_nvzx, route.mask_ratio, generator)
         tokens = self.joint_encoder(
             batch.cfp_nchw * ~expand_mask(hidden, CFP_PATCH_PX), oct_nvzx * keep

@@ -125,8 +125,8 @@ ROUTE_TABLES: dict[str, tuple[Route, ...]] = {
     ),
     "cfp_only": (Route(target="cfp", sources=("cfp",), mask_ratio=0.5, weight=1.0),),
     "joint": (
-        Route(target="cfp", sources=("cfp", "oct"), mask_ratio=0.5, weight=0.1, batch_share=0.25),
-        Route(target="oct", sources=("cfp", "oct"), mask_ratio=0.5, weight=1.0),
+        Route(target="cfp", sources=("cfp", "oct"), mask_ratio=0.75, weight=0.1, batch_share=0.25),
+        Route(target="oct", sources=("cfp", "oct"), mask_ratio=0.75, weight=1.0),
     ),
     "contrastive": (
         Route(target="cfp", sources=("cfp",), mask_ratio=0.5, weight=0.1, batch_share=0.25),

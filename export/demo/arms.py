@@ -20,13 +20,14 @@ from train.oct_flatten import bruch_rows
 from train.oct_targets import make_oct_targets
 from train.phantom.truth import read_truth
 from train.pretrain import (
-    PretrainConfig,
     Pretrained,
     pretrain,
     random_encoder,
     save_pretrained,
 )
+from train.pretrain_config import PretrainConfig
 from train.probe import linear_probe, pooled_features
+from train.routes import route_table
 from train.schedule import Progress
 
 __all__ = ["PROBE_LABELS", "TrainedArms", "flatten_error_rows", "summarize_arms", "train_arms"]
@@ -55,7 +56,7 @@ def arm_configs(size: DemoPreset, seed: int) -> dict[str, PretrainConfig]:
 
     def config(routes: str, *, shuffle_oct: bool = False) -> PretrainConfig:
         return PretrainConfig(
-            routes=routes,
+            routes=route_table(routes),
             shuffle_oct=shuffle_oct,
             num_steps=size.pretrain_steps,
             seed=seed,

@@ -20,7 +20,8 @@ from train.dataset_arrays import SplitArrays
 from train.masking import expand_mask
 from train.oct_targets import make_oct_targets
 from train.pretrain import Pretrained
-from train.pretrain_model import CFP_PATCH_PX, patch_denormalized
+from train.pretrain_model import CFP_PATCH_PX
+from train.reconstruction import patch_denormalized
 from train.teacher import GRADABLE
 
 __all__ = ["pretraining_triples"]

@@ -17,7 +17,7 @@ from edge_runtime.preprocess import PreprocessSpec, load_for_model
 from train.data.index import MASK_COLUMNS, EyeVisit
 from train.data.scans import read_mask, read_scan
 
-__all__ = ["CfpArrays", "label_matrix", "load_cfp", "load_masks", "load_oct"]
+__all__ = ["CfpArrays", "OctArrays", "label_matrix", "load_cfp", "load_masks", "load_oct"]
 
 Progress = Callable[[int, int], None]
 _Pixel = TypeVar("_Pixel", np.uint8, np.bool_)
@@ -103,23 +103,38 @@ def _load_one(visit: EyeVisit, spec: PreprocessSpec) -> npt.NDArray[np.uint8] | 
     return preprocessed.image_hwc
 
 
-def load_oct(visits: Sequence[EyeVisit]) -> npt.NDArray[np.uint8]:
-    """Both OCT B-scans of each visit.
+@dataclass(frozen=True, kw_only=True)
+class OctArrays:
+    """Both B-scans of each visit; axis 1 is horizontal, vertical.
 
-    Returns:
-        (N, 2, Z, X) uint8; axis 1 is horizontal, vertical.
+    Attributes:
+        scans_nvzx: (N, 2, Z, X) uint8; zeros where a scan is missing.
+        present_nv: (N, 2) bool, which scans exist.
+    """
+
+    scans_nvzx: npt.NDArray[np.uint8]
+    present_nv: npt.NDArray[np.bool_]
+
+
+def load_oct(visits: Sequence[EyeVisit]) -> OctArrays:
+    """Both OCT B-scans of each visit, as far as the index names them.
 
     Raises:
-        DataError: A visit lacks a scan, a scan is damaged, or shapes differ.
+        DataError: A scan is damaged, shapes differ, or no visit has any scan.
     """
+    columns = ("oct_h", "oct_v")
+    present = np.array([[name in visit.files for name in columns] for visit in visits], bool)
+    present = present.reshape(len(visits), 2)
     if not visits:
-        return np.zeros((0, 2, 0, 0), np.uint8)
-    shape = _read(visits[0], "oct_h", read_scan).shape
-    scans = np.empty((len(visits), 2, *shape), np.uint8)
-    for position, visit in enumerate(visits):
-        for axis, column in enumerate(("oct_h", "oct_v")):
-            scans[position, axis] = _read(visit, column, read_scan, shape)
-    return scans
+        return OctArrays(scans_nvzx=np.zeros((0, 2, 0, 0), np.uint8), present_nv=present)
+    if not present.any():
+        raise DataError("no visit has an OCT scan; give oct_h or oct_v in index.csv")
+    first, axis = np.argwhere(present)[0]
+    shape = _read(visits[first], columns[axis], read_scan).shape
+    scans = np.zeros((len(visits), 2, *shape), np.uint8)
+    for position, axis in np.argwhere(present):
+        scans[position, axis] = _read(visits[position], columns[axis], read_scan, shape)
+    return OctArrays(scans_nvzx=scans, present_nv=present)
 
 
 def load_masks(visits: Sequence[EyeVisit], name: str) -> npt.NDArray[np.bool_]:

@@ -81,14 +81,25 @@ class SliceLoss(torch.nn.Module):
         self.model, self.bfloat16 = model, bfloat16
 
     def forward(
-        self, batch: EyeBatch, generator: torch.Generator
+        self, batch: EyeBatch, generator: torch.Generator, done: float
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The loss to go down on and, detached, that of each route; float32 scalars."""
+        """The loss to go down on and, detached, that of each route; float32 scalars.
+
+        `done` is the share of the steps already done, by which weights of routes may change.
+        """
         device, scans = batch.images_nhwc.device, batch.oct_targets_nvzx
         with torch.autocast(device.type, torch.bfloat16, enabled=self.bfloat16):
-            outputs = self.model(normalize_cfp(batch.images_nhwc), scans, scans, generator)
+            outputs = self.model(
+                normalize_cfp(batch.images_nhwc),
+                scans,
+                scans,
+                generator,
+                present_nv=batch.present_nv,
+                structure_ntk=batch.structure_ntk,
+                quality_nk=batch.quality_nk,
+            )
         parts = {name: output.loss.detach() for name, output in outputs.items()}
-        return self.model.total_loss(outputs), parts
+        return self.model.total_loss(outputs, done=done), parts
 
 
 class PretrainLoop:
@@ -195,7 +206,7 @@ class PretrainLoop:
             is_last = number == len(own)
             # Ranks are averaged, a rank's slices are summed.
             with nullcontext() if is_last else without_sync(self.trained):
-                loss, parts = self.trained(batch, generator)
+                loss, parts = self.trained(batch, generator, self.step / self.config.num_steps)
                 loss = loss if len(own) == 1 else loss / len(own)
                 if is_last:
                     self.guard.step(loss, rate)

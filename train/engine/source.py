@@ -21,17 +21,26 @@ class EyeBatch:
 
     Attributes:
         images_nhwc: (N, S, S, 3) uint8, preprocessed by the runtime.
-        oct_targets_nvzx: (N, V, side, side) float32, from `make_oct_targets`.
+        oct_targets_nvzx: (N, V, side, side) float32, from `make_oct_targets`; zeros where a
+            scan is missing.
+        present_nv: (N, V) bool, the scans that exist; None = all of them.
+        structure_ntk: (N, T, K) structural maps; None where no switch needs them.
+        quality_nk: (N, K) how far each map can be trusted.
     """
 
     images_nhwc: torch.Tensor
     oct_targets_nvzx: torch.Tensor
+    present_nv: torch.Tensor | None = None
+    structure_ntk: torch.Tensor | None = None
+    quality_nk: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> EyeBatch:
         """The same on another device; asynchronous from pinned memory."""
         return EyeBatch(
-            images_nhwc=self.images_nhwc.to(device, non_blocking=True),
-            oct_targets_nvzx=self.oct_targets_nvzx.to(device, non_blocking=True),
+            **{
+                name: None if value is None else value.to(device, non_blocking=True)
+                for name, value in vars(self).items()
+            }
         )
 
 
@@ -63,10 +72,25 @@ class MemorySource:
     """A split in memory; batches are indexed when they are asked for."""
 
     def __init__(
-        self, images_nhwc: torch.Tensor, oct_targets_nvzx: torch.Tensor, pairing: torch.Tensor
+        self,
+        images_nhwc: torch.Tensor,
+        oct_targets_nvzx: torch.Tensor,
+        pairing: torch.Tensor,
+        *,
+        present_nv: torch.Tensor | None = None,
+        structure: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> None:
-        """Hold photographs and targets by eye; `pairing[i]` is whose OCT goes with CFP i."""
+        """Hold photographs and targets by eye.
+
+        Args:
+            images_nhwc: (N, S, S, 3) uint8.
+            oct_targets_nvzx: (N, V, side, side) float32.
+            pairing: (N,) whose OCT goes with each CFP.
+            present_nv: (N, V) bool, which scans of an eye exist; None = all.
+            structure: maps (N, T, K) and quality (N, K) of each CFP.
+        """
         self.images, self.targets, self.pairing = images_nhwc, oct_targets_nvzx, pairing
+        self.present_nv, self.structure = present_nv, structure
 
     def __len__(self) -> int:
         """Number of eyes."""
@@ -76,8 +100,14 @@ class MemorySource:
         """One batch for each array of eye numbers."""
         for eyes in picked:
             index = torch.from_numpy(eyes)
+            scans = self.pairing[index]
+            maps, quality = (None, None) if self.structure is None else self.structure
             yield EyeBatch(
-                images_nhwc=self.images[index], oct_targets_nvzx=self.targets[self.pairing[index]]
+                images_nhwc=self.images[index],
+                oct_targets_nvzx=self.targets[scans],
+                present_nv=None if self.present_nv is None else self.present_nv[scans],
+                structure_ntk=None if maps is None else maps[index],
+                quality_nk=None if quality is None else quality[index],
             )
 
     def settling_images(self) -> torch.Tensor:
@@ -85,5 +115,5 @@ class MemorySource:
         return self.images
 
     def fitting_targets(self) -> torch.Tensor:
-        """Every target."""
-        return self.targets
+        """Every target of an eye whose scans are all there."""
+        return self.targets if self.present_nv is None else self.targets[self.present_nv.all(1)]
