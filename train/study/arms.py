@@ -1,0 +1,122 @@
+"""The arms of the study and its ablations, as settings: what differs is what is named.
+
+All arms share the encoder, the number of steps and the eyes. `cfp_only` gets larger batches,
+so that it costs at least as much computing as the arm it is compared with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from edge_runtime.errors import ConfigError
+from train.oct_targets import OctTargetConfig
+from train.pretrain_config import PretrainConfig
+from train.routes import Route, route_table
+from train.structure.config import StructureConfig
+
+__all__ = ["ABLATIONS", "ARMS", "REFERENCE", "UNTRAINED", "ablation_config", "arm_config"]
+
+REFERENCE = "oct_informed"
+UNTRAINED = "no_pretraining"
+_Change = Callable[[PretrainConfig], PretrainConfig]
+
+# What each arm is, in the words of the report.
+ARMS: Mapping[str, str] = {
+    REFERENCE: "the method: OCT from the CFP alone, masked CFP beside it",
+    "cfp_only": "masked CFP reconstruction alone, larger batches for the same computing",
+    "shuffled_oct": "the method with every CFP paired with another patient's OCT",
+    "joint": "one encoder over masked CFP and OCT tokens, as MultiMAE",
+    "contrastive": "CFP and OCT matched by InfoNCE, masked CFP beside it, as EyeCLIP",
+    UNTRAINED: "random weights, BatchNorm settled like the others",
+}
+
+
+def arm_config(name: str, base: PretrainConfig, *, cfp_only_batch: int) -> PretrainConfig | None:
+    """Settings of one arm.
+
+    Args:
+        name: a key of `ARMS`.
+        base: encoder, steps, batch, seed; its routes are those of the method.
+        cfp_only_batch: eyes a step of `cfp_only`.
+
+    Returns:
+        None for the untrained encoder.
+
+    Raises:
+        ConfigError: there is no arm of that name.
+    """
+    if name not in ARMS:
+        raise ConfigError(f"arm {name!r} is unknown; choose from {', '.join(ARMS)}")
+    if name == UNTRAINED:
+        return None
+    if name == "cfp_only":
+        return replace(base, routes=route_table(name), batch_size=cfp_only_batch)
+    if name == "shuffled_oct":
+        return replace(base, shuffle_oct=True)
+    return base if name == REFERENCE else replace(base, routes=route_table(name))
+
+
+def _routes(change: Callable[[Route], Route | None], *more: Route) -> _Change:
+    def apply(base: PretrainConfig) -> PretrainConfig:
+        changed = (change(route) for route in base.routes)
+        return replace(base, routes=(*(one for one in changed if one is not None), *more))
+
+    return apply
+
+
+def _without(name: str) -> _Change:
+    return _routes(lambda route: None if route.name == name else route)
+
+
+def _mask_ratio(ratio: float) -> _Change:
+    def change(route: Route) -> Route:
+        return replace(route, mask_ratio=ratio) if route.name == "cfp<-cfp" else route
+
+    return _routes(change)
+
+
+def _masked_source(ratio: float) -> _Change:
+    def change(route: Route) -> Route:
+        return replace(route, mask_ratio=ratio) if route.name == "oct<-cfp" else route
+
+    return _routes(change)
+
+
+def _structure(**switch: object) -> _Change:
+    return lambda base: replace(base, structure=StructureConfig(**switch))  # type: ignore[arg-type]
+
+
+def _target(**changes: object) -> _Change:
+    return lambda base: replace(base, oct_target=OctTargetConfig(**changes))  # type: ignore[arg-type]
+
+
+# One change each; 'as the method' is run with them, at the same number of steps.
+ABLATIONS: Mapping[str, _Change] = {
+    "as the method": lambda base: base,
+    "route cfp<-cfp left out": _without("cfp<-cfp"),
+    "route oct<-oct left out": _without("oct<-oct"),
+    "route oct<-cfp from half of the CFP": _masked_source(0.5),
+    "mask ratio of cfp<-cfp 0.75": _mask_ratio(0.75),
+    "OCT target raw pixels, no whitening": _target(kind="raw", num_components=0),
+    "OCT target raw pixels, whitened": _target(kind="raw"),
+    "OCT target flattened, no whitening": _target(num_components=0),
+    "structure: sampling (macula and disc stay visible)": _structure(hide_weight=1 / 1.5),
+    "structure: attention bias along the scan line": _structure(attention="line"),
+    "structure: loss weight": _structure(loss_alpha=1.0),
+    "structure: auxiliary target": _structure(target_weight=0.1),
+    "decoder depth 2": lambda base: replace(base, decoder_depth=2),
+    "OCT of 1,000 eyes": lambda base: replace(base, num_paired=1000),
+    "OCT of 3,000 eyes": lambda base: replace(base, num_paired=3000),
+}
+
+
+def ablation_config(name: str, base: PretrainConfig) -> PretrainConfig:
+    """Settings of one ablation.
+
+    Raises:
+        ConfigError: there is no ablation of that name.
+    """
+    if name not in ABLATIONS:
+        raise ConfigError(f"ablation {name!r} is unknown; choose from {', '.join(ABLATIONS)}")
+    return ABLATIONS[name](base)

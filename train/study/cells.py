@@ -1,0 +1,189 @@
+"""One cell of the study: pretrain one arm with one seed, then measure it; done once.
+
+    OUT/cells/<name>-<key>/encoder/       the pretrained checkpoint (none for untrained arms)
+                           states/        where an interrupted run goes on from
+                           controls.json  gradient leak and shuffled-OCT ratio
+                           tasks/         results.json, predictions.npz
+                           cell.json      settings and seconds, written last
+
+The key is a hash of every setting and of the data, so a changed setting is a new cell and
+an unchanged one is never computed twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from train.controls import gradient_leak, shuffled_oct_loss_ratio
+from train.encoder import CfpEncoder, EncoderConfig
+from train.engine.settings import EngineConfig
+from train.oct_targets import make_oct_targets
+from train.pretrain import load_pretrained, pretrain, random_encoder, save_pretrained
+from train.pretrain_config import PretrainConfig
+from train.tasks.data import TaskData
+from train.tasks.heads import heads_of
+from train.tasks.run import run_tasks
+from train.tasks.run_files import load_run, save_run
+from train.tasks.settings import TaskSettings
+
+__all__ = ["Cell", "CellRecord", "finish_cell", "read_cell"]
+
+_SAVE_EVERY = 250
+_NUM_CONTROL_EYES = 256
+_DONE = "cell.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One arm with one seed, and how it is measured.
+
+    Attributes:
+        group: 'arms' or 'ablations'.
+        arm: name of the arm or ablation, as the report shows it.
+        seed: of pretraining, label draws and fine-tuning.
+        pretrain: settings; None = an untrained encoder.
+        encoder: shape of the encoder.
+        settings: protocol of the tasks.
+        tasks: names of the tasks; None = all sixteen.
+    """
+
+    group: str
+    arm: str
+    seed: int
+    pretrain: PretrainConfig | None
+    encoder: EncoderConfig
+    settings: TaskSettings
+    tasks: tuple[str, ...] | None = None
+
+    def identity(self, data_fingerprint: str) -> dict[str, Any]:
+        """Everything that the result depends on, as JSON types."""
+        record = {**asdict(self), "data_fingerprint": data_fingerprint}
+        identity: dict[str, Any] = json.loads(json.dumps(record))
+        return identity
+
+    def folder(self, root: Path, data_fingerprint: str) -> Path:
+        """Where the cell lives below `root`."""
+        text = json.dumps(self.identity(data_fingerprint), sort_keys=True)
+        key = hashlib.sha256(text.encode()).hexdigest()[:12]
+        words = "".join(c if c.isalnum() else "-" for c in self.arm.lower()).strip("-")
+        return root / f"{self.group}-{words}-s{self.seed}-{key}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellRecord:
+    """A finished cell.
+
+    Attributes:
+        folder: of the cell.
+        identity: its settings and data.
+        seconds: 'pretrain', 'waiting' (of it, for data) and 'tasks', wall time.
+        losses: mean loss of each route over the last steps.
+        controls: 'gradient_leak', 'gradient_leak_control', 'shuffled_oct_loss_ratio', where the
+            arm has the routes for them.
+    """
+
+    folder: Path
+    identity: dict[str, Any]
+    seconds: dict[str, float]
+    losses: dict[str, float]
+    controls: dict[str, float]
+
+
+def finish_cell(
+    cell: Cell, root: Path, data: TaskData, *, say: Callable[[str], None] | None = None
+) -> CellRecord:
+    """Do what is not done yet of a cell; an interrupted pretraining goes on where it stopped."""
+    fingerprint = data.train.fingerprint
+    folder = cell.folder(root, fingerprint)
+    done = read_cell(folder)
+    if done is not None:
+        return done
+    seconds: dict[str, float] = {}
+    losses: dict[str, float] = {}
+    controls: dict[str, float] = {}
+    encoder = _encoder(cell, folder, data, seconds, losses, controls, say)
+    started = time.perf_counter()
+    heads = None if cell.pretrain is None else heads_of(load_pretrained(folder / "encoder"))
+    run = run_tasks(
+        encoder, data, cell.settings, seed=cell.seed, tasks=cell.tasks, retrieval_heads=heads
+    )
+    save_run(folder / "tasks", run)
+    seconds["tasks"] = time.perf_counter() - started
+    record = {
+        "identity": cell.identity(fingerprint),
+        "seconds": seconds,
+        "losses": losses,
+        "controls": controls,
+    }
+    part = folder / f"{_DONE}.part"
+    part.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    part.replace(folder / _DONE)
+    shutil.rmtree(folder / "states", ignore_errors=True)
+    return CellRecord(folder=folder, **record)
+
+
+def read_cell(folder: Path) -> CellRecord | None:
+    """A finished cell, or None where it is not finished."""
+    if not (folder / _DONE).is_file():
+        return None
+    load_run(folder / "tasks")  # a damaged run is refused here, not in the middle of a report
+    record = json.loads((folder / _DONE).read_text(encoding="utf-8"))
+    return CellRecord(folder=folder, **record)
+
+
+def _encoder(
+    cell: Cell,
+    folder: Path,
+    data: TaskData,
+    seconds: dict[str, float],
+    losses: dict[str, float],
+    controls: dict[str, float],
+    say: Callable[[str], None] | None,
+) -> CfpEncoder:
+    """The cell's encoder, pretrained unless its checkpoint is there; fills in its figures."""
+    if cell.pretrain is None:
+        return random_encoder(cell.encoder, data.train, seed=cell.seed)
+    checkpoint = folder / "encoder"
+    times = folder / "seconds.json"
+    if not (checkpoint / "config.json").is_file():
+        started = time.perf_counter()
+        engine = EngineConfig(states=folder / "states", save_every=_SAVE_EVERY, resume=True)
+        done = pretrain(
+            data.train,
+            cell.pretrain,
+            engine=engine,
+            progress=None if say is None else lambda *step: say(f"{step[0]}/{step[1]} {step[2]}"),
+        )
+        took = {"pretrain": time.perf_counter() - started, "waiting": done.seconds["waiting"]}
+        times.write_text(json.dumps(took), encoding="utf-8")
+        save_pretrained(checkpoint, done)
+    seconds.update(json.loads(times.read_text(encoding="utf-8")))
+    pretrained = load_pretrained(checkpoint)
+    losses.update(pretrained.metrics)
+    names = {route.name for route in pretrained.model.routes}
+    if {"oct<-cfp", "oct<-oct"} <= names and not cell.pretrain.structure.needs_structures:
+        controls.update(_controls(cell.pretrain, data, checkpoint))
+    return pretrained.model.cfp_encoder
+
+
+def _controls(config: PretrainConfig, data: TaskData, checkpoint: Path) -> dict[str, float]:
+    """Measured on test eyes that the arm never saw."""
+    model = load_pretrained(checkpoint).model
+    assert data.test.scans_nvzx is not None
+    targets = make_oct_targets(data.test.scans_nvzx[:_NUM_CONTROL_EYES], config.oct_target)
+    images, scans = data.test.images_tensor()[:_NUM_CONTROL_EYES], torch.from_numpy(targets)
+    leak = gradient_leak(model, images, scans)
+    return {
+        "gradient_leak": leak.constrained,
+        "gradient_leak_control": leak.control,
+        "shuffled_oct_loss_ratio": shuffled_oct_loss_ratio(model, images, scans),
+    }

@@ -1,0 +1,69 @@
+"""Which cells a preset consists of, in the order they are done."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from train.study.arms import ablation_config, arm_config
+from train.study.cells import Cell
+from train.study.presets import StudyPreset
+from train.tasks.settings import TaskSettings
+
+__all__ = ["ABLATION_TASKS", "PARTS", "study_cells", "task_settings"]
+
+PARTS = ("arms", "ablations")
+# What an ablation is measured on: by probe, with the middle budget.
+ABLATION_TASKS = (
+    *("macular_edema", "myopic_schisis", "glaucoma", "any_dr", "amd", "gradable", "laterality"),
+    *("cfp_to_oct", "oct_to_cfp"),
+)
+
+
+def task_settings(preset: StudyPreset) -> TaskSettings:
+    """The protocol of all sixteen tasks, the same for every arm."""
+    settings = TaskSettings(
+        budgets=preset.budgets, probe_draws=preset.probe_draws, num_draws=preset.num_draws
+    )
+    if preset.finetune_steps == 0:
+        return settings
+    short = replace(settings.finetune, num_steps=preset.finetune_steps)
+    return replace(settings, finetune=short)
+
+
+def study_cells(preset: StudyPreset, parts: tuple[str, ...] = PARTS) -> tuple[Cell, ...]:
+    """All cells: the arms seed by seed, then the ablations on the first seed."""
+    cells: list[Cell] = []
+    if "arms" in parts:
+        for seed in preset.seeds:
+            first = seed == preset.seeds[0]
+            names = preset.arms if first else preset.arms_on_every_seed
+            cells += [_arm(preset, name, seed) for name in preset.arms if name in names]
+    if "ablations" in parts:
+        cells += [_ablation(preset, name) for name in preset.ablations]
+    return tuple(cells)
+
+
+def _arm(preset: StudyPreset, name: str, seed: int) -> Cell:
+    return Cell(
+        group="arms",
+        arm=name,
+        seed=seed,
+        pretrain=arm_config(name, preset.base(seed), cfp_only_batch=preset.cfp_only_batch),
+        encoder=preset.encoder,
+        settings=task_settings(preset),
+    )
+
+
+def _ablation(preset: StudyPreset, name: str) -> Cell:
+    seed = preset.seeds[0]
+    budgets = preset.budgets[len(preset.budgets) // 2 :][:1]
+    base = preset.base(seed, num_steps=preset.ablation_steps)
+    return Cell(
+        group="ablations",
+        arm=name,
+        seed=seed,
+        pretrain=ablation_config(name, base),
+        encoder=preset.encoder,
+        settings=replace(task_settings(preset), budgets=budgets, readouts=("probe",)),
+        tasks=ABLATION_TASKS,
+    )
