@@ -96,6 +96,9 @@ ABLATIONS: Mapping[str, _Change] = {
     "as the method": lambda base: base,
     "route cfp<-cfp left out": _without("cfp<-cfp"),
     "route oct<-oct left out": _without("oct<-oct"),
+    "route match added (InfoNCE, weight 0.05)": _routes(
+        lambda route: route, Route(target="match", sources=("cfp", "oct"), weight=0.05)
+    ),
     "route oct<-cfp from half of the CFP": _masked_source(0.5),
     "mask ratio of cfp<-cfp 0.75": _mask_ratio(0.75),
     "OCT target raw pixels, no whitening": _target(kind="raw", num_components=0),

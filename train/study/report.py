@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edge_runtime.result import NOTICE
 from train.study.arms import ARMS, REFERENCE
+from train.study.cells import CellRecord
 from train.study.plots import differences_svg, labels_svg
 from train.study.presets import StudyPreset
 from train.study.summary import (
@@ -21,7 +22,6 @@ from train.study.summary import (
     mean_and_sd,
     verdicts,
 )
-from train.study.cells import CellRecord
 from train.tasks.registry import TASKS
 
 __all__ = ["write_report"]
@@ -91,18 +91,20 @@ def _head(preset: StudyPreset, results: StudyResults, command: str) -> str:
     run = next(iter(results.arms[REFERENCE].values()))
     seeds = ", ".join(str(seed) for seed in preset.seeds)
     arms = "\n".join(f"- **{name}**: {ARMS[name]}" for name in results.arms)
-    return f"""# Study '{preset.name}': does OCT in pretraining help the photograph? (synthetic eyes)
+    num_patients = run.results[0].num_patients
+    return f"""# Study '{preset.name}': does OCT in pretraining help the photograph? (synthetic)
 
 Written by `{command}`. Every eye here is synthetic (phantom seed {preset.data_seed},
 {preset.num_patients} patients, two eyes each); nothing here says how well a model screens people.
 {NOTICE}
 
-{preset.num_steps} steps of {preset.batch_size} eyes ({preset.cfp_only_batch} in cfp_only), seeds {seeds};
-encoder {preset.encoder.width} wide, {preset.encoder.depth} block(s) behind the convolutional stem,
-{preset.encoder.size_px} px. Settings were chosen on the eyes of another seed and then frozen. Intervals are 95 %
-over test patients ({run.results[0].num_patients} of them in the first task), {preset.num_draws} bootstrap draws, paired
-differences on the same draws; p values corrected over the tasks by Holm. Seeds are reported apart;
-'(sd)' is over seeds and says nothing about patients. Data set SHA-256 `{run.data_fingerprint[:16]}`.
+{preset.num_steps} steps of {preset.batch_size} eyes ({preset.cfp_only_batch} in cfp_only),
+seeds {seeds}; encoder {preset.encoder.width} wide, {preset.encoder.depth} block(s) behind the
+convolutional stem, {preset.encoder.size_px} px. Settings were chosen on the eyes of another
+seed and then frozen. Intervals are 95 % over test patients ({num_patients} in the first task),
+{preset.num_draws} bootstrap draws, paired differences on the same draws; p values corrected
+over the tasks by Holm. Seeds are reported apart; '(sd)' is over seeds and says nothing about
+patients. Data set SHA-256 `{run.data_fingerprint[:16]}`.
 
 {arms}"""
 
@@ -147,8 +149,12 @@ def _task_table(results: StudyResults) -> str:
         task, readout, num_labels = key.split("/")
         shown = TASKS[task].shown
         rows.append(
-            (task, f"{readout} {num_labels}", shown)
-            + tuple(mean_and_sd(results.values(arm, key)) for arm in arms)
+            (
+                task,
+                f"{readout} {num_labels}",
+                shown,
+                *(mean_and_sd(results.values(arm, key)) for arm in arms),
+            )
         )
     chance = _retrieval_chance(results)
     return (
@@ -239,9 +245,9 @@ def _cost_table(results: StudyResults) -> str:
             )
         )
     return (
-        "## Cost and controls\n\nWall seconds of one thread, other work beside it. 'Shuffled OCT' is "
-        "the loss of oct<-cfp against another eye's scan over that against its own; 1 would mean "
-        "that the network predicts the mean scan.\n\n"
+        "## Cost and controls\n\nWall seconds of one thread, other work beside it. 'Shuffled "
+        "OCT' is the loss of oct<-cfp against another eye's scan over that against its own; 1 would "
+        "mean that the network predicts the mean scan.\n\n"
         + _table(
             ("cell", "seed", "pretraining, s", "waiting for data", "tasks, s", "shuffled OCT"), rows
         )
