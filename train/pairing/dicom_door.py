@@ -13,7 +13,9 @@ from typing import Any
 from edge_runtime.errors import ConfigError
 from train.pairing.reasons import Reason, Refusal
 
-__all__ = ["read_frame", "read_header", "require_dicom"]
+__all__ = ["read_frame", "read_header", "read_jpeg", "require_dicom"]
+
+_JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
 
 _HEADER = (
     *("SOPClassUID", "PatientID", "ImageLaterality", "Laterality", "InstitutionName"),
@@ -68,6 +70,22 @@ def read_frame(path: Path, frame: int | None) -> tuple[Any, Any] | Refusal:
         detail = f"{type(error).__name__}; transfer syntax {_syntax(dataset)}"
         return Refusal(reason=Reason.UNREADABLE_IMAGE, detail=detail)
     return dataset, array
+
+
+def read_jpeg(path: Path) -> bytes | None:
+    """The JPEG file that a baseline-compressed photograph wraps; None for every other file."""
+    dataset = _read(path, _HEADER + _PIXELS, stop_before_pixels=False)
+    if isinstance(dataset, Refusal) or _syntax(dataset) != _JPEG_BASELINE:
+        return None
+    if not str(getattr(dataset, "PhotometricInterpretation", "")).startswith("YBR"):
+        return None  # an RGB stream without its marker would be shown in wrong colours
+    try:
+        frame: bytes = importlib.import_module("pydicom.encaps").get_frame(
+            dataset.PixelData, 0, number_of_frames=1
+        )
+    except Exception:  # read_frame says why
+        return None
+    return frame[:-1] if frame.endswith(b"\xff\xd9\x00") else frame  # padded to even length
 
 
 def _read(path: Path, tags: tuple[str, ...], *, stop_before_pixels: bool) -> Any | Refusal:

@@ -6,79 +6,36 @@ rows. Rows are numbered from 1 in the order of the files' paths.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from edge_runtime.errors import DataError
-from train.pairing.dicom_door import read_frame, read_header, require_dicom
+from train.pairing.dicom_door import read_header, require_dicom
 from train.pairing.dicom_geometry import foveal_frames, frame_line
-from train.pairing.pixels import CfpFile, decode_cfp, encode_png, grey_from_array
+from train.pairing.dicom_source import DicomSource
 from train.pairing.raw import RawImage, RawList, rows_sha256
 from train.pairing.reasons import Reason, Refusal, Rejection
-from train.pairing.sources import read_bytes
 from train.pairing.times import Moment, parse_moment
 
-__all__ = ["DicomSource", "read_dicom_folder"]
+__all__ = ["read_dicom_folder"]
 
 _OP = ("1.2.840.10008.5.1.4.1.1.77.1.5.1",)
 _OPT = ("1.2.840.10008.5.1.4.1.1.77.1.5.4",)
 _EYES = {"R": "OD", "L": "OS"}
-# SNOMED CT codes of DICOM's context group 4209, and the two that macular scans come with.
+# Codes of DICOM's context groups 4209 and 4266: SNOMED CT, and SNOMED RT in older files.
 _REGIONS = {
     "67046006": "macula",  # fovea centralis
     "82859000": "macula",  # macula lutea
     "81016008": "disc",  # optic nerve head
     "5665001": "retina",
+    "T-AA621": "macula",
+    "T-AA630": "disc",
+    "T-AA610": "retina",
 }
 _DATE_TIME = re.compile(r"(\d{4})(\d{2})(\d{2})(\d{2})(\d{2})(\d{2})?(\.\d{1,6})?([+-]\d{4})?")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DicomSource:
-    """One frame of a DICOM file (None: a file of one frame)."""
-
-    root: Path
-    path: str
-    frame: int | None
-
-    @property
-    def name(self) -> str:
-        """The path, and the frame counted from 1 as viewers do."""
-        return self.path if self.frame is None else f"{self.path}#{self.frame + 1}"
-
-    def digest(self) -> str | Refusal:
-        """SHA-256 of the file and the frame."""
-        data = read_bytes(self.root / self.path)
-        if isinstance(data, Refusal):
-            return data
-        return hashlib.sha256(data + f"#{self.frame}".encode()).hexdigest()
-
-    def cfp(self, *, allow_grey: bool) -> CfpFile | Refusal:
-        """The photograph as PNG with the pixels of the file."""
-        found = read_frame(self.root / self.path, self.frame)
-        if isinstance(found, Refusal):
-            return found
-        dataset, pixels = found
-        if int(getattr(dataset, "BitsStored", 8)) != 8 or pixels.dtype != np.uint8:
-            return Refusal(reason=Reason.UNREADABLE_IMAGE, detail="not 8 bits a channel")
-        rgb = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
-        return decode_cfp(encode_png(np.ascontiguousarray(rgb[..., ::-1])), allow_grey=allow_grey)
-
-    def oct_zx(self) -> npt.NDArray[np.uint8] | Refusal:
-        """(Z, X) uint8."""
-        found = read_frame(self.root / self.path, self.frame)
-        if isinstance(found, Refusal):
-            return found
-        dataset, pixels = found
-        num_bits = int(getattr(dataset, "BitsStored", 8 * pixels.dtype.itemsize))
-        return grey_from_array(pixels, num_bits=num_bits)
 
 
 def read_dicom_folder(
@@ -116,7 +73,7 @@ def read_dicom_folder(
                     Rejection(row=number, reason=row.reason, detail=row.detail, known=known)
                 )
             else:
-                images.append(row(number))
+                images.append(row(row=number))
         if progress is not None:
             progress(done, len(paths))
     return RawList(
@@ -130,43 +87,36 @@ def read_dicom_folder(
 
 _NOTES = ("of an OCT raster the central frame was taken, which is foveal if the raster is centred",)
 _ASSUMED = "OCT files that name the retina or no region were taken as macular by the user's word"
-_Numbered = Callable[[int], RawImage]
+_Unnumbered = Callable[..., RawImage]
 
 
-def _rows(root: Path, path: str, site: str, assume_macula: bool) -> Iterator[_Numbered | Refusal]:
-    """The rows of one file, each waiting for its number."""
+def _rows(root: Path, path: str, site: str, assume_macula: bool) -> Iterator[_Unnumbered | Refusal]:
+    """The rows of one file; an image waits for its row number."""
     header = read_header(root / path)
     if isinstance(header, Refusal):
         yield header
         return
     parts = _parts(header, assume_macula)
+    if isinstance(parts, Refusal):
+        yield parts
+        return
     common = _common(header, site)
-    if isinstance(parts, Refusal) or isinstance(common, Refusal):
-        yield parts if isinstance(parts, Refusal) else common  # type: ignore[misc]
+    if isinstance(common, Refusal):
+        yield common
         return
     patient_id, eye, acquired, place = common
     for modality, scan_kind, frame in parts:
-        source = DicomSource(root=root, path=path, frame=frame)
-
-        def numbered(
-            number: int,
-            source: DicomSource = source,
-            modality: str = modality,
-            scan_kind: str = scan_kind,
-        ) -> RawImage:
-            return RawImage(
-                row=number,
-                patient_id=patient_id,
-                eye=eye,
-                acquired=acquired,
-                site=place,
-                modality=modality,
-                scan_kind=scan_kind,
-                source=source,
-                labels={},
-            )
-
-        yield numbered
+        yield partial(
+            RawImage,
+            patient_id=patient_id,
+            eye=eye,
+            acquired=acquired,
+            site=place,
+            modality=modality,
+            scan_kind=scan_kind,
+            source=DicomSource(root=root, path=path, frame=frame),
+            labels={},
+        )
 
 
 def _parts(header: Any, assume_macula: bool) -> list[tuple[str, str, int | None]] | Refusal:
