@@ -88,7 +88,7 @@ def test_a_label_must_be_what_its_name_says(folder):
 
 @pytest.mark.parametrize("label", ["split", "disc", "path", "nothing", " x"])
 def test_labels_that_cannot_be(folder, label):
-    with pytest.raises(ConfigError, match="label|column"):
+    with pytest.raises(ConfigError, match=r"label|column"):
         read_csv_list(folder.write(), labels=(label,))
 
 

@@ -78,8 +78,9 @@ def read_topcon_mm(root: Path, options: LayoutOptions) -> RawList:
         ("cfp", "fundus_images", "fundus_labels.csv"),
         ("oct", "oct_images", "oct_labels.csv"),
     ):
+        pictures = picture_files(require_folder(root, folder))
         labels = _labels(root / table)
-        for path in picture_files(require_folder(root, folder)):
+        for path in pictures:
             match = _NAME.fullmatch(path.stem)
             if match is None:
                 rows.refuse(rows.relative(path), Reason.UNKNOWN_FILE, "not PATIENT-SIDE-SCAN")
