@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from train.pairing.cli import pair
+
 if TYPE_CHECKING:
     from train.data.check import CheckReport
 
@@ -20,6 +22,9 @@ _EXIT_PROBLEMS = 6  # the exit code of edge_runtime.errors.DataError
 @click.group()
 def data() -> None:
     """Look after data sets: folders with an index.csv and the images it names."""
+
+
+data.add_command(pair)
 
 
 @data.command()
