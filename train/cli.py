@@ -10,7 +10,8 @@ import click
 
 from edge_runtime.result import NOTICE
 from train.console import device_option, show_progress
-from train.routes import ROUTE_TABLES, route_table
+from train.engine.settings import PARALLEL_KINDS
+from train.routes import ROUTE_TABLES
 
 if TYPE_CHECKING:
     from train.data.origin import DataOrigin
@@ -34,7 +35,8 @@ def _report(
 
 
 @click.command()
-@click.option("--data", type=_Folder, required=True, help="Data set folder with index.csv.")
+@click.option("--data", type=_Folder, help="Data set folder with index.csv, read into memory.")
+@click.option("--shards", type=_Folder, help="Instead: folder that `edge-screen data shard` wrote.")
 @click.option("--out", type=_Folder, required=True, help="Checkpoint folder to write.")
 @click.option(
     "--routes",
@@ -50,7 +52,13 @@ def _report(
     show_default=True,
     help="Optimiser steps.",
 )
+@click.option(
+    "--batch-size", type=click.IntRange(2), default=64, show_default=True, help="Eyes a step."
+)
 @click.option("--size-px", default=96, show_default=True, help="Side of the network input.")
+@click.option("--width", default=128, show_default=True, help="Token width of the encoder.")
+@click.option("--depth", default=1, show_default=True, help="Transformer blocks of the encoder.")
+@click.option("--num-heads", default=4, show_default=True, help="Attention heads of a block.")
 @click.option(
     "--oct-target", default="flattened", show_default=True, type=click.Choice(["flattened", "raw"])
 )
@@ -61,48 +69,56 @@ def _report(
     show_default=True,
     help="Draws weights, batches and masks.",
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(0),
+    default=2,
+    show_default=True,
+    help="Processes a rank that prepare batches from shards.",
+)
+@click.option(
+    "--save-every",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Steps between training states in OUT/states; 0 = no states.",
+)
+@click.option("--keep-states", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--resume", is_flag=True, help="Go on from the newest state in OUT/states.")
+@click.option("--resume-step", type=click.IntRange(0), help="Go on from this step's state instead.")
+@click.option(
+    "--num-slices",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Slices of a batch, a multiple of the ranks; 0 = as resumed, else one a rank.",
+)
+@click.option(
+    "--parallel",
+    type=click.Choice(PARALLEL_KINDS),
+    default="ddp",
+    show_default=True,
+    help="How weights lie on the ranks that torchrun starts.",
+)
+@click.option("--compile-blocks", is_flag=True, help="torch.compile the transformer blocks.")
 @device_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def pretrain(
-    data: Path,
-    out: Path,
-    routes: str,
-    num_steps: int,
-    size_px: int,
-    oct_target: str,
-    seed: int,
-    device: str,
-    as_json: bool,
-) -> None:
+def pretrain(out: Path, device: str, as_json: bool, **options: Any) -> None:
     """Learn a CFP encoder by cross-modal masked reconstruction.
 
     \b
     Example:
         edge-screen pretrain --data runs/eyes --out runs/encoder --num-steps 1500
+        edge-screen pretrain --shards runs/shards --out runs/encoder --save-every 500 --resume
     """  # noqa: D301
-    from train.data.origin import read_origin
-    from train.dataset_arrays import load_split
     from train.device import pick_device
-    from train.encoder import EncoderConfig
-    from train.oct_targets import OctTargetConfig
-    from train.pretrain import pretrain as run
-    from train.pretrain import save_pretrained
-    from train.pretrain_config import PretrainConfig
+    from train.engine.command import run_pretrain
+    from train.engine.distributed import current_ranks, process_group
 
-    config = PretrainConfig(
-        routes=route_table(routes),
-        num_steps=num_steps,
-        seed=seed,
-        encoder=EncoderConfig(size_px=size_px),
-        oct_target=OctTargetConfig(kind=oct_target),
-    )
-    chosen = pick_device(device)
-    arrays = load_split(data, "train", size_px=size_px, with_oct=config.uses_oct)
-    origin = read_origin(data, fingerprint=arrays.fingerprint)
-    done = run(arrays, config, progress=show_progress(), device=chosen)
-    save_pretrained(out, done)
-    record = {"out": str(out), "metrics": done.metrics}
-    _report(record, origin, as_json, [f"encoder checkpoint in {out}"])
+    with process_group(pick_device(device)) as own_device:
+        record, origin = run_pretrain(out, own_device, options)
+        if current_ranks().is_main:
+            _report(record, origin, as_json, [f"encoder checkpoint in {out}"])
 
 
 @click.command()

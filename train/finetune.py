@@ -19,6 +19,7 @@ from edge_runtime.errors import ConfigError, DataError
 from train.arrays import normalize_cfp
 from train.dataset_arrays import SplitArrays
 from train.device import CPU, device_of
+from train.ema import EmaWeights
 from train.encoder import CfpEncoder
 from train.labels import DISEASES, GRADABLE
 from train.schedule import Progress, StepGuard, batches, cosine_rate, seed_everything
@@ -41,6 +42,8 @@ class FinetuneConfig:
         encoder_rate_scale: the encoder's rate as a fraction of the heads'.
         weight_decay: AdamW's.
         bfloat16: run the encoder in bfloat16; the loss stays float32.
+        ema_decay: keep a running average of the weights of the second phase instead of the
+            last ones (see `train.ema`); 0 = off.
         seed: draws eyes and batches.
     """
 
@@ -53,6 +56,7 @@ class FinetuneConfig:
     encoder_rate_scale: float = 0.5
     weight_decay: float = 0.02
     bfloat16: bool = True
+    ema_decay: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -68,6 +72,8 @@ class FinetuneConfig:
             )
         if not 0 <= self.encoder_rate_scale <= 1:
             raise ConfigError(f"encoder_rate_scale {self.encoder_rate_scale} must be in [0, 1]")
+        if not 0 <= self.ema_decay < 1:
+            raise ConfigError(f"ema_decay {self.ema_decay} must be in [0, 1)")
 
 
 def masked_bce(logits_nl: torch.Tensor, labels_nl: torch.Tensor) -> torch.Tensor:
@@ -126,7 +132,10 @@ def finetune(
     total = config.head_steps + config.num_steps
     steps = _Steps(teacher, chosen.images_tensor(), labels, gradable, config, progress, total)
     steps.run(config.head_steps, encoder_scale=0.0, offset=0)
+    steps.ema = EmaWeights(teacher, config.ema_decay) if config.ema_decay > 0 else None
     steps.run(config.num_steps, encoder_scale=config.encoder_rate_scale, offset=config.head_steps)
+    if steps.ema is not None:
+        steps.ema.copy_to(teacher)
     encoder.requires_grad_(True)
     teacher.metrics = steps.metrics()
     return teacher.to(CPU).eval()
@@ -175,6 +184,7 @@ class _Steps:
         self.config, self.progress, self.total = config, progress, total
         self.losses: list[float] = []
         self.num_skipped = 0
+        self.ema: EmaWeights | None = None
 
     def run(self, num_steps: int, *, encoder_scale: float, offset: int) -> None:
         config, teacher, device = self.config, self.teacher, device_of(self.teacher)
@@ -196,6 +206,8 @@ class _Steps:
             labels, gradable = self.labels[picked].to(device), self.gradable[picked].to(device)
             loss = task_loss(output, labels, gradable)
             guard.step(loss, cosine_rate(step, num_steps, config.learning_rate))
+            if self.ema is not None:
+                self.ema.update(teacher)
             self.losses.append(float(loss.detach()))
             done = offset + step + 1
             if self.progress is not None and ((step + 1) % 20 == 0 or done == self.total):

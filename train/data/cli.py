@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,79 @@ def check(ctx: click.Context, folder: Path, as_json: bool) -> None:
     click.echo(json.dumps(report.to_dict(), indent=2) if as_json else _text(report))
     if report.problems:
         ctx.exit(_EXIT_PROBLEMS)
+
+
+@data.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="New folder for the shards."
+)
+@click.option(
+    "--split",
+    type=click.Choice(["train", "val", "test"]),
+    default="train",
+    show_default=True,
+    help="Which visits; those without a CFP or a scan are left out and counted.",
+)
+@click.option(
+    "--shard-mib", type=click.IntRange(1), default=256, show_default=True, help="Size of a shard."
+)
+@click.option(
+    "--size-px", default=96, show_default=True, help="Side at which every CFP is tried out."
+)
+@click.option(
+    "--max-left-out",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Visits with unreadable pictures that may be left out.",
+)
+@click.option(
+    "--threads", type=click.IntRange(1), default=2, show_default=True, help="That read and decode."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+def shard(
+    folder: Path,
+    out: Path,
+    split: str,
+    shard_mib: int,
+    size_px: int,
+    max_left_out: int,
+    threads: int,
+    as_json: bool,
+) -> None:
+    """Pack a split of the data set in DIR into tar shards for pretraining at scale.
+
+    The tar files follow the WebDataset convention; indexes with offsets and SHA-256 make
+    them random access. Unreadable pictures are refused, all of them listed.
+
+    \b
+    Example:
+      edge-screen data shard runs/eyes --out runs/shards
+      edge-screen data shard runs/eyes --out runs/shards --shard-mib 1024 --max-left-out 50
+    """  # noqa: D301 - click wants the character backspace, not a backslash
+    from train.data.shards import write_shards
+
+    with _Bar() as bar:
+        done = write_shards(
+            folder,
+            out,
+            split=split,
+            shard_mib=shard_mib,
+            size_px=size_px,
+            max_left_out=max_left_out,
+            num_threads=threads,
+            progress=bar.show,
+        )
+    if as_json:
+        left_out = [{"row": row, "reason": reason} for row, reason in done.left_out]
+        click.echo(json.dumps({"out": str(out), **asdict(done), "left_out": left_out}))
+        return
+    click.echo(f"{done.num_eyes} eyes in {done.num_shards} shards, {done.num_bytes} bytes: {out}")
+    if done.num_unpaired:
+        click.echo(f"{done.num_unpaired} visits without a CFP or one of both scans left out")
+    for row, reason in done.left_out:
+        click.echo(f"left out: row {row}: {reason}")
 
 
 class _Bar:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from edge_runtime.errors import DataError, ImageUnreadableError
 from edge_runtime.png import PNG_SIGNATURE, check_png_structure, read_png_header
 
-__all__ = ["read_mask", "read_scan"]
+__all__ = ["decode_scan", "read_mask", "read_scan"]
 
 _GREY_8_BIT = (8, 0)  # bit depth, colour type of the PNG header
 _MAX_SIDE_PX = 16384
@@ -33,10 +33,22 @@ def read_scan(path: Path) -> npt.NDArray[np.uint8]:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"cannot read '{path.name}': {error.strerror}; restore it") from error
-    _require_whole_grey_png(data, path.name)
+    return decode_scan(data, path.name)
+
+
+def decode_scan(data: bytes, name: str) -> npt.NDArray[np.uint8]:
+    """One OCT B-scan from a file's bytes; `name` is what messages call it.
+
+    Returns:
+        (Z, X) uint8, rows from vitreous to choroid.
+
+    Raises:
+        DataError: The bytes are damaged, or not an 8-bit grey PNG.
+    """
+    _require_whole_grey_png(data, name)
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None or image.ndim != 2 or image.dtype != np.uint8:
-        raise DataError(f"'{path.name}' does not decode as an 8-bit grey PNG; write it again")
+        raise DataError(f"'{name}' does not decode as an 8-bit grey PNG; write it again")
     return np.ascontiguousarray(image, dtype=np.uint8)
 
 

@@ -336,7 +336,7 @@ class PretrainLoop:
             load_optimizer_tensors(self.model, self.guard.optimizer, state.group("optimizer."))
             self.sampler.load_state_dict(state.sampler)
             for one, saved in zip(self.generators, state.tensors["random.masks"], strict=True):
-                one.set_state(saved)
+                one.set_state(saved.clone())  # it reads from the start of the storage
             torch.set_rng_state(state.tensors["random.torch"])
             for name, losses in self.recent.items():
                 losses.extend(state.tensors[f"recent.{name}"].tolist())

@@ -6,6 +6,7 @@ and what FSDP gathers one at a time.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -50,9 +51,7 @@ def spread(module: nn.Module, kind: str) -> nn.Module:
     if current_ranks().world_size == 1:
         return module
     if kind == "ddp":
-        return DistributedDataParallel(
-            module, broadcast_buffers=False, gradient_as_bucket_view=True
-        )
+        return DistributedDataParallel(module, gradient_as_bucket_view=True, **_local_buffers())
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
@@ -61,6 +60,13 @@ def spread(module: nn.Module, kind: str) -> nn.Module:
     for block in transformer_blocks(module):
         fully_shard(block, mesh=mesh)
     return fully_shard(module, mesh=mesh)
+
+
+def _local_buffers() -> dict[str, Any]:
+    """DDP's option for it, whose name changed with torch 2.13."""
+    names = inspect.signature(DistributedDataParallel).parameters
+    new = "forward_sync_buffers"
+    return {new if new in names else "broadcast_buffers": False}
 
 
 def without_sync(module: nn.Module) -> AbstractContextManager[Any]:
