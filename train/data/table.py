@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["INDEX_NAME", "Problem", "Row", "read_table"]
+__all__ = ["INDEX_NAME", "Problem", "Row", "header_problems", "read_table", "split_lines"]
 
 INDEX_NAME = "index.csv"
 
@@ -60,12 +60,12 @@ def read_table(
     text, problem = _read_text(root)
     if problem is not None:
         return [], (), [problem]
-    lines, broken = _split_lines(text)
+    lines, broken = split_lines(text)
     if not lines:
         remedy = "the file is empty; it needs a header and one row a visit"
         return [], (), broken or [_whole(remedy)]
     (_, columns), *body = lines
-    problems = _header_problems(columns, required)
+    problems = header_problems(columns, required)
     if problems:
         return [], (), problems
     rows, malformed = _rows(columns, body)
@@ -86,8 +86,12 @@ def _read_text(root: Path) -> tuple[str, Problem | None]:
         return "", _whole(f"not UTF-8 text (byte {error.start}); save it as CSV UTF-8")
 
 
-def _split_lines(text: str) -> tuple[list[tuple[int, list[str]]], list[Problem]]:
-    """Cells of each non-blank line with the number of the line it starts on."""
+def split_lines(text: str) -> tuple[list[tuple[int, list[str]]], list[Problem]]:
+    """Cells of each non-blank line with the number of the line it starts on.
+
+    Returns:
+        The lines up to where the text stops being well-formed, and that place as a problem.
+    """
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     lines: list[tuple[int, list[str]]] = []
     start = 1
@@ -102,7 +106,8 @@ def _split_lines(text: str) -> tuple[list[tuple[int, list[str]]], list[Problem]]
     return lines, []
 
 
-def _header_problems(columns: Sequence[str], required: Sequence[str]) -> list[Problem]:
+def header_problems(columns: Sequence[str], required: Sequence[str]) -> list[Problem]:
+    """What is wrong with the names of the columns: separator, empty, repeated, missing."""
     if len(columns) == 1 and any(mark in columns[0] for mark in ";\t"):
         mark = "semicolons" if ";" in columns[0] else "tabs"
         return [_header(None, f"columns are separated by {mark}; save the file with commas")]
