@@ -23,7 +23,7 @@ from edge_runtime.errors import BundleFormatError, ConfigError, FieldOfViewError
 from edge_runtime.fov import FieldOfView, find_field_of_view
 from edge_runtime.image import DecodedImage, DecodeLimits, decode_image
 
-__all__ = ["PreprocessSpec", "Preprocessed", "load_for_model", "preprocess"]
+__all__ = ["PreprocessSpec", "Preprocessed", "crop_box", "load_for_model", "preprocess"]
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -198,11 +198,20 @@ def _make_input(decoded: DecodedImage, view: FieldOfView, spec: PreprocessSpec) 
     return Preprocessed(image_hwc=image, field_of_view=view, warnings=warnings)
 
 
+def crop_box(view: FieldOfView) -> tuple[int, int, int]:
+    """(left, top, side) of the circle's bounding square in whole pixels of the decoded image.
+
+    It may leave the frame. The square becomes the model's input: what is drawn on the
+    photograph, a mask for example, comes to the same place by the same box.
+    """
+    side = max(2, round(2 * view.radius_px))
+    return round(view.cx_px - side / 2), round(view.cy_px - side / 2), side
+
+
 def _crop_square(image_hwc: Pixels, view: FieldOfView) -> Pixels:
     """Cut the circle's bounding square on whole pixels; black where it leaves the frame."""
     height, width = image_hwc.shape[:2]
-    side = max(2, round(2 * view.radius_px))
-    left, top = round(view.cx_px - side / 2), round(view.cy_px - side / 2)
+    left, top, side = crop_box(view)
     x0, x1 = max(left, 0), min(left + side, width)
     y0, y1 = max(top, 0), min(top + side, height)
     inner = image_hwc[y0:y1, x0:x1]

@@ -123,6 +123,23 @@ class CfpEncoder(nn.Module):
         """(N, 3, S, S) normalised float32 -> tokens (N, T, D)."""
         return self.attend(self.embed(cfp_nchw))
 
+    def pyramid(self, cfp_nchw: torch.Tensor) -> list[torch.Tensor]:
+        """Feature maps at strides 2, 4, 8 and 16, for dense tasks.
+
+        The first three come from the stem, (N, C, S/stride, S/stride); the last one is what
+        `forward` returns, laid out as (N, D, S/16, S/16).
+        """
+        maps: list[torch.Tensor] = []
+        x_nchw = cfp_nchw
+        for stage in self.stem:
+            x_nchw = stage(x_nchw)
+            if maps and maps[-1].shape[-1] == x_nchw.shape[-1]:
+                maps.pop()  # a stage that keeps the stride refines the map before it
+            maps.append(x_nchw)
+        tokens = maps[-1].flatten(2).transpose(1, 2) + self.position
+        tokens = self.norm(self.blocks(tokens))
+        return [*maps[:-1], tokens.transpose(1, 2).unflatten(2, maps[-1].shape[-2:])]
+
 
 class OctEncoder(nn.Module):
     """Linear patches and transformer blocks over the views of one eye, each on its own."""
