@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from train.structure.field import Field, FloatArray, axes, robust_z
+from train.structure.field import Field, FloatArray, axes, robust_z, smooth
 from train.structure.ridges import Ridges
 
 __all__ = ["NOMINAL_RADIUS", "DiscFinding", "closed_brightness", "find_disc"]
@@ -50,7 +50,8 @@ class DiscFinding:
 
 def closed_brightness(image_hwc: npt.NDArray[np.uint8], field: Field) -> FloatArray:
     """Green plus half of red with vessels and small dark spots filled, background taken off."""
-    brightness = image_hwc[..., 1].astype(np.float32) + 0.5 * image_hwc[..., 0]
+    red, green = (image_hwc[..., k].astype(np.float32) for k in (0, 1))
+    brightness = green + np.float32(0.5) * red
     side = 2 * max(1, int(0.06 * field.radius_px)) + 1
     element = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
     flat, _ = field.flatten(brightness, 0.30)
@@ -68,8 +69,8 @@ def find_disc(field: Field, ridges: Ridges, brightness: FloatArray) -> DiscFindi
     x, y = axes(field.inside.shape[0])
     inner = field.inside & (x * x + y * y < _RIM**2)
     radius_px = field.radius_px
-    near = cv2.GaussianBlur(brightness, (0, 0), 0.6 * NOMINAL_RADIUS * radius_px)
-    around = cv2.GaussianBlur(brightness, (0, 0), 1.6 * NOMINAL_RADIUS * radius_px)
+    near = smooth(brightness, 0.6 * NOMINAL_RADIUS * radius_px)
+    around = smooth(brightness, 1.6 * NOMINAL_RADIUS * radius_px)
     bright = robust_z(near - around, inner)
     votes = robust_z(_convergence(ridges, field), inner)
     score = np.minimum(bright, _CEILING) + np.minimum(votes, _CEILING)
@@ -94,7 +95,7 @@ def _convergence(ridges: Ridges, field: Field) -> FloatArray:
     votes = np.bincount(cell, (weight[:, None] * fade)[hit], _NUM_DIRECTIONS * size * size)
     total = np.zeros((size, size), np.float32)
     for plane in votes.reshape(_NUM_DIRECTIONS, size, size).astype(np.float32):
-        total += cv2.sqrt(cv2.GaussianBlur(plane, (0, 0), 0.05 * field.radius_px))
+        total += cv2.sqrt(smooth(plane, 0.05 * field.radius_px))
     return total
 
 
@@ -108,8 +109,7 @@ def _voters(
     chosen = np.argpartition(likeness, -count)[-count:]
     chosen.sort()  # argpartition's order is not part of its contract
     row, col = np.divmod(chosen, size)
-    median = np.median(ridges.strength[field.inside])
-    strength = np.minimum(ridges.strength.ravel()[chosen] / (3 * median + 1e-6), 2)
+    strength = np.minimum(ridges.strength.ravel()[chosen] / (3 * ridges.median + 1e-6), 2)
     weight = np.asarray(strength * ridges.coherence.ravel()[chosen], np.float32)
     return row, col, ridges.angle.ravel()[chosen], weight
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from train.structure.disc import DiscFinding
-from train.structure.field import Field, FloatArray, axes, robust_z
+from train.structure.field import Field, FloatArray, axes, robust_z, smooth
 
 __all__ = ["FoveaFinding", "find_fovea"]
 
@@ -72,9 +71,9 @@ def find_fovea(
 def _darkness(field: Field, brightness: FloatArray, vessels: FloatArray) -> FloatArray:
     """Robust deviations of a dark, vessel-free spot of the fovea's size."""
     radius_px = field.radius_px
-    spot = cv2.GaussianBlur(brightness, (0, 0), 0.07 * radius_px)
-    around = cv2.GaussianBlur(brightness, (0, 0), 0.20 * radius_px)
-    crowded = cv2.GaussianBlur(vessels, (0, 0), 0.07 * radius_px)
+    spot = smooth(brightness, 0.07 * radius_px)
+    around = smooth(brightness, 0.20 * radius_px)
+    crowded = smooth(vessels, 0.07 * radius_px)
     dark = robust_z(around - spot, field.inside) - robust_z(crowded, field.inside)
     return np.clip(dark, -_DARK_CEILING, _DARK_CEILING)
 

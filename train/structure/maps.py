@@ -18,7 +18,7 @@ from edge_runtime.errors import ConfigError
 from train.structure.disc import NOMINAL_RADIUS, DiscFinding, closed_brightness, find_disc
 from train.structure.field import Field, FloatArray, axes, find_field
 from train.structure.fovea import FoveaFinding, find_fovea
-from train.structure.ridges import Ridges, find_ridges, vessel_contrast, vessel_probability
+from train.structure.ridges import Ridges, find_ridges, vessel_probability
 
 __all__ = ["StructureMaps", "StructureQuality", "structure_from_masks", "structure_maps"]
 
@@ -27,7 +27,7 @@ Pixels = npt.NDArray[np.uint8]
 LOCATE_PX = 96  # side at which disc and fovea are looked for
 VESSEL_PX = 224  # largest side at which vessels are looked for
 _LEAST_SIZE_PX = 32
-_LEAST_CONFIDENCE = 0.5
+_LEAST_CONFIDENCE = 0.7
 _VESSEL_CONTRAST = (3.5, 6.5)  # confidence 0 and 1
 _MACULA_WIDTH = 2.2  # nominal disc radii: the measured one is too rough to scale a map
 _SURE_DARKNESS = 3.0
@@ -124,7 +124,8 @@ def structure_from_masks(
         ValueError: a shape or type differs.
     """
     _check(image_hwc, {"vessels": vessels, "disc": disc}, eye)
-    field, look = find_field(image_hwc), _look(image_hwc)
+    field = find_field(image_hwc)
+    look = _look(image_hwc, field)
     spot, disc_quality = _judged_disc(look) if disc is None else _measured_disc(disc)
     fovea, fovea_quality = _judged_fovea(spot, disc_quality, look, eye)
     vessel_map, vessel_quality = _vessels(image_hwc, field, look, vessels)
@@ -165,9 +166,10 @@ class _Look:
     brightness: FloatArray
 
 
-def _look(image_hwc: Pixels) -> _Look:
+def _look(image_hwc: Pixels, field: Field) -> _Look:
     small = _resized(image_hwc, LOCATE_PX)
-    field = find_field(small)
+    if small is not image_hwc:
+        field = find_field(small)
     ridges = find_ridges(small, field)
     return _Look(field=field, ridges=ridges, brightness=closed_brightness(small, field))
 
@@ -193,7 +195,7 @@ def _judged_disc(look: _Look) -> tuple[DiscFinding | None, StructureQuality]:
     """The disc found in the picture, unless it cannot be told from other places."""
     if not look.field.lit:
         return None, _not_found("too little of the circle is lit")
-    if vessel_contrast(look.ridges, look.field) < _VESSEL_CONTRAST[0]:
+    if look.ridges.contrast < _VESSEL_CONTRAST[0]:
         return None, _not_found("no vessels that could lead to the disc")
     spot = find_disc(look.field, look.ridges, look.brightness)
     if spot.confidence < _LEAST_CONFIDENCE:
@@ -221,7 +223,7 @@ def _judged_fovea(
     """The fovea where there is a disc to start from and a field to hold it."""
     if spot is None:
         return None, _not_found(f"disc: {disc_quality.reason}")
-    vessels = vessel_probability(look.ridges, look.field)
+    vessels = vessel_probability(look.ridges)
     fovea = find_fovea(spot, look.field, look.brightness, vessels, eye=eye)
     if not fovea.inside:
         return None, _not_found("the fovea lies outside the field of view")
@@ -242,7 +244,7 @@ def _vessels(
     if not look.field.lit:
         return _neutral(field, "vessels"), _not_found("too little of the circle is lit")
     low, high = _VESSEL_CONTRAST
-    contrast = vessel_contrast(look.ridges, look.field)
+    contrast = look.ridges.contrast
     if contrast < low:
         return _neutral(field, "vessels"), _not_found("vessels do not stand out of the background")
     confidence = float(np.clip(0.2 + 0.8 * (contrast - low) / (high - low), 0, 1))
@@ -255,11 +257,11 @@ def _fine_vessels(image_hwc: Pixels, field: Field, look: _Look) -> FloatArray:
     size = image_hwc.shape[0]
     side = min(max(size, LOCATE_PX), VESSEL_PX)
     if side == LOCATE_PX:
-        soft = vessel_probability(look.ridges, look.field)
+        soft = vessel_probability(look.ridges)
     else:
         picture = _resized(image_hwc, side)
         reduced = find_field(picture)
-        soft = vessel_probability(find_ridges(picture, reduced), reduced)
+        soft = vessel_probability(find_ridges(picture, reduced))
     if side != size:
         method = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
         soft = np.asarray(cv2.resize(soft, (size, size), interpolation=method))
