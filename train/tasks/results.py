@@ -98,6 +98,7 @@ class TaskRun:
         seed: of label draws and fine-tuning.
         settings: of the run, as JSON types.
         data_fingerprint: SHA-256 of the data set.
+        synthetic: the data set declares its eyes to be synthetic.
         seconds: wall time of the whole.
     """
 
@@ -106,6 +107,7 @@ class TaskRun:
     seed: int
     settings: Mapping[str, Any]
     data_fingerprint: str
+    synthetic: bool
     seconds: float
 
     def result(self, task: str, readout: str, num_labels: int = 0) -> TaskResult:
@@ -126,6 +128,7 @@ class TaskRun:
             "seed": self.seed,
             "settings": dict(self.settings),
             "data_fingerprint": self.data_fingerprint,
+            "synthetic": self.synthetic,
             "seconds": self.seconds,
             "results": [asdict(one) for one in self.results],
         }

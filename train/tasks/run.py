@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from edge_runtime.errors import ConfigError, DataError
+from train.data.origin import read_origin
 from train.encoder import CfpEncoder
 from train.schedule import Progress
 from train.tasks.classification import measure_finetuned, measure_probes
@@ -93,6 +94,7 @@ def run_tasks(
         seed=seed,
         settings=json.loads(json.dumps(asdict(settings))),  # as a run read from disk has them
         data_fingerprint=data.test.fingerprint,
+        synthetic=read_origin(data.index.root, fingerprint=data.test.fingerprint).synthetic,
         seconds=time.perf_counter() - started,
     )
 
