@@ -6,6 +6,8 @@ masks say what the encoder knows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -16,6 +18,7 @@ from train.encoder import CfpEncoder
 __all__ = ["SegmentationNet"]
 
 _GROUPS = 4
+_LEAST_SHARE = 0.01  # a bias so low that its sigmoid is flat would not learn, either
 
 
 def _block(inputs: int, outputs: int) -> nn.Sequential:
@@ -31,27 +34,32 @@ class SegmentationNet(nn.Module):
     2016): four logits a cell and target, laid out as 2 x 2 pixels.
     """
 
-    def __init__(self, encoder: CfpEncoder, num_targets: int, *, width: int = 24) -> None:
+    def __init__(self, encoder: CfpEncoder, shares: Sequence[float], *, width: int = 24) -> None:
         """Build the decoder with random weights on an encoder, which is kept as it is.
 
         Args:
             encoder: its maps are the decoder's only input.
-            num_targets: C.
+            shares: of the pixels that each of the C targets covers, about: where the biases
+                start. From a probability of one half, most of a short training would go into
+                unlearning that half of the eye is a lesion.
             width: channels of the decoder, a multiple of 4.
 
         Raises:
             ConfigError: no target, or a width that GroupNorm cannot divide.
         """
         super().__init__()
-        if num_targets < 1 or width < _GROUPS or width % _GROUPS:
+        if not shares or width < _GROUPS or width % _GROUPS:
             raise ConfigError(
-                f"num_targets {num_targets} must be >= 1 and width {width} a multiple of {_GROUPS}"
+                f"{len(shares)} targets must be >= 1 and width {width} a multiple of {_GROUPS}"
             )
         self.encoder = encoder
         channels = _channels(encoder)
         self.narrow = nn.ModuleList([nn.Conv2d(count, width, 1) for count in channels])
         self.merge = nn.ModuleList([_block(2 * width, width) for _ in channels[1:]])
-        self.head = nn.Conv2d(width, 4 * num_targets, 3, padding=1)
+        self.head = nn.Conv2d(width, 4 * len(shares), 3, padding=1)
+        bias = torch.logit(torch.tensor(shares, dtype=torch.float32).clamp(_LEAST_SHARE, 0.5))
+        with torch.no_grad():
+            self.head.bias.copy_(bias.repeat_interleave(4))  # type: ignore[union-attr]
         self.frozen = False
 
     def forward(self, cfp_nchw: torch.Tensor) -> torch.Tensor:

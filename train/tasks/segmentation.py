@@ -280,7 +280,8 @@ def _teach(
 ) -> SegmentationNet:
     """Train decoder and encoder together on BCE + Dice; half of the eyes are mirrored."""
     generator = seed_everything(seed)
-    net = SegmentationNet(encoder, len(eyes.masks.names), width=settings.decoder_width)
+    shares = eyes.masks.masks_ncss.mean((0, 2, 3)).tolist()
+    net = SegmentationNet(encoder, shares, width=settings.decoder_width)
     net.to(device).train()
     # BatchNorm keeps the statistics of pretraining: batches here are few and small.
     net.encoder.eval()
