@@ -160,7 +160,7 @@ def test_scans_that_do_not_take_part_change_nothing(data):
     assert not torch.equal(every["decoders.oct<-cfp.query"], weights["decoders.oct<-cfp.query"])
 
 
-def test_missing_scans_are_left_out_of_the_paired_eyes(data):
+def test_missing_scans_are_left_out_of_the_paired_eyes():
     present = torch.ones(4, 2, dtype=torch.bool)
     present[1] = False
     present[2, 1] = False

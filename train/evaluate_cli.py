@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from train.console import device_option, report_record, show_progress
+from train.readers_cli import readers
 
 if TYPE_CHECKING:
     from train.evaluate import ClassificationReport
@@ -229,4 +230,4 @@ def compare(run_a: Path, run_b: Path, num_draws: int, seed: int, as_json: bool) 
     report_record(record, origin, as_json, [*sentences, *comparison_lines(found)])
 
 
-# The reader study registers here: evaluate.add_command(readers)
+evaluate.add_command(readers)

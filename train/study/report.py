@@ -246,8 +246,8 @@ def _cost_table(results: StudyResults) -> str:
         )
     return (
         "## Cost and controls\n\nWall seconds of one thread, other work beside it. 'Shuffled "
-        "OCT' is the loss of oct<-cfp against another eye's scan over that against its own; 1 would "
-        "mean that the network predicts the mean scan.\n\n"
+        "OCT' is the loss of oct<-cfp against another eye's scan over that against its own; 1 "
+        "would mean that the network predicts the mean scan.\n\n"
         + _table(
             ("cell", "seed", "pretraining, s", "waiting for data", "tasks, s", "shuffled OCT"), rows
         )
