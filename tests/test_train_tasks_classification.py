@@ -51,7 +51,9 @@ def values(measured):
 def test_probes_find_what_the_features_know(data):
     found = values(measure_probes(knowing_features(data, strength=8), data, CLASSES, QUICK, seed=0))
     assert set(found) == {f"{spec.name}/probe/{n}" for spec in CLASSES for n in (20, 40)}
-    assert all(value > 0.9 for key, value in found.items() if key.endswith("/40")), found
+    # 40 labels place the cut points of five grades less well than one threshold.
+    least = {key: 0.75 if "grade" in key else 0.9 for key in found if key.endswith("/40")}
+    assert {key: found[key] for key in least if found[key] < least[key]} == {}
 
 
 def test_probes_find_nothing_in_noise(data):
@@ -83,6 +85,22 @@ def test_ungradable_eyes_are_neither_learnt_nor_scored(data, rng):
         part[split.label("gradable") == 0] = rng.normal(0, 1e4)
     row = list(measure_probes(features, data, CLASSES[:1], QUICK, seed=0))[-1]
     assert score(row.eyes, "auroc") > 0.99
+
+
+def test_a_rare_class_is_drawn_for_until_both_are_there(data, encoder):
+    """Four cases among 120 eyes: 20 labels miss them in about half of all draws."""
+    rare = replace(data, train=relabeled(data.train, "amd", np.arange(120) < 4))
+    settings = replace(QUICK, probe_draws=10, budgets=(20,))
+    amd = tuple(spec for spec in CLASSES if spec.name == "amd")
+    row = next(
+        iter(measure_probes(knowing_features(rare, strength=1), rare, amd, settings, seed=0))
+    )
+    assert row.eyes.scores.shape[0] == 10
+    assert row.extra["num_redrawn_label_draws"] > 0
+    features = frozen_features(encoder, rare)
+    for seed in range(3):
+        tuned = list(measure_finetuned(encoder, features, rare, amd, settings, seed=seed))
+        assert tuned[0].note == ""
 
 
 @pytest.mark.parametrize("measure", ["probe", "finetune"])

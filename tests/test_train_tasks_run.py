@@ -122,7 +122,10 @@ def test_readouts_and_progress(data):
         progress=lambda *step: seen.append(step),
     )
     assert {row.readout for row in run.results} == {"probe", "ridge"}
-    assert seen == [(0, 2, "probes"), (1, 2, "retrieval"), (2, 2, "done")]
+    stages = ["features", "probes", "retrieval", "intervals"]
+    assert seen == [(number, 3, name) for number, name in enumerate(stages)]
+    assert list(run.cpu_seconds) == stages
+    assert all(value >= 0 for value in run.cpu_seconds.values())
 
 
 def test_a_stage_that_cannot_run_is_a_note_and_the_others_are_measured(data, monkeypatch):
