@@ -43,9 +43,9 @@ def whole(request, data, tmp_path_factory):
 
 
 @pytest.mark.parametrize("step", range(1, NUM_STEPS + 1))
-def test_a_run_resumed_after_any_step_ends_the_same(data, whole, step, tmp_path):
+def test_a_run_resumed_after_any_step_ends_the_same(data, whole, step):
     done, folder = whole
-    assert list(list_states(folder)) == list(range(1, NUM_STEPS + 1))
+    assert list(list_states(folder)) == [*range(1, NUM_STEPS + 1)]
     again = run(data, EngineConfig(states=folder, resume_step=step, keep_states=99))
     assert again.metrics == done.metrics  # mean losses over all steps, to the bit
     assert equal_weights(again, done)
@@ -100,10 +100,9 @@ def test_slices_must_divide_the_batch(data, slices):
 
 
 def test_slices_are_the_same_eyes_in_other_portions(data):
-    """Without masks and BatchNorm in the way, two slices have the gradient of one batch."""
+    """A slice has masks and BatchNorm statistics of its own: near one batch, and not equal."""
     one, two = (run(data, EngineConfig(num_slices=n), num_steps=1) for n in (1, 2))
     for name, loss in one.metrics.items():
-        # masks differ, and each slice has its own statistics: near, and not equal
         assert two.metrics[name] == pytest.approx(loss, rel=0.3)
     assert not equal_weights(one, two)
 

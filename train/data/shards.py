@@ -15,6 +15,7 @@ import os
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ __all__ = ["ShardSummary", "write_shards"]
 
 Progress = Callable[[int, int], None]
 _BLOCK = tarfile.BLOCKSIZE
+_MIB = 1 << 20
 _SHOWN = 20  # unreadable visits named in a refusal
 
 
@@ -89,11 +91,7 @@ def write_shards(
     triples = [visit for visit in visits if all(name in visit.files for name in PICTURES)]
     if not triples:
         raise DataError(f"split '{split}' of {root} has no visit with a CFP and both scans")
-    part = out.with_name(out.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)  # of a run that was stopped
-    part.mkdir(parents=True)
-    try:
-        writer = _Writer(part, split, shard_mib << 20)
+    with _appearing(out) as part, closing(_Writer(part, split, shard_mib * _MIB)) as writer:
         left_out = []
         outcomes = map_ahead(lambda one: _examine(one, spec), triples, num_threads=num_threads)
         for done, (visit, outcome) in enumerate(zip(triples, outcomes, strict=True), start=1):
@@ -105,10 +103,6 @@ def write_shards(
                 progress(done, len(triples))
         _refuse_unreadable(left_out, max_left_out, len(triples))
         writer.finish(_head(index, split, size_px, left_out))
-        part.rename(out)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
     return ShardSummary(
         num_eyes=writer.num_eyes,
         num_shards=len(writer.shards),
@@ -116,6 +110,20 @@ def write_shards(
         num_unpaired=len(visits) - len(triples),
         left_out=tuple(left_out),
     )
+
+
+@contextmanager
+def _appearing(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that takes its name at the end, or is gone if anything fails."""
+    part = out.with_name(out.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)  # of a run that was stopped
+    part.mkdir(parents=True)
+    try:
+        yield part
+        part.rename(out)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
 
 
 def _examine(visit: EyeVisit, spec: PreprocessSpec) -> tuple[bytes, ...] | str:
@@ -184,7 +192,7 @@ class _Writer:
         """Append one eye; its members lie side by side."""
         if self._tar is None:
             # ustar: every header is one block, so a member's offset is known when written.
-            self._tar = tarfile.open(  # noqa: SIM115 - closed by _close, when it is full
+            self._tar = tarfile.open(  # noqa: SIM115 - closed by _seal, when it is full
                 self.folder / f"{self._stem}.tar", "w", format=tarfile.USTAR_FORMAT
             )
         key = f"{self.num_eyes:09d}"
@@ -197,7 +205,7 @@ class _Writer:
         self._eyes.append({**who, "members": members})
         self.num_eyes += 1
         if self._tar.offset >= self.limit:
-            self._close()
+            self._seal()
 
     def _append(self, name: str, data: bytes) -> list[int | str]:
         """Offset, size and SHA-256 of what was appended."""
@@ -208,7 +216,13 @@ class _Writer:
         self._tar.addfile(info, io.BytesIO(data))
         return [offset, len(data), sha256_hex(data)]
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Close what is open; only needed when writing was given up."""
+        if self._tar is not None:
+            self._tar.fileobj.close()  # type: ignore[union-attr]
+
+    def _seal(self) -> None:
+        """Finish the tar file that is open, and write its index."""
         if self._tar is None:
             return
         self._tar.close()
@@ -232,7 +246,7 @@ class _Writer:
 
     def finish(self, head: dict[str, Any]) -> None:
         """Close the last shard and write the head."""
-        self._close()
+        self._seal()
         record = {**head, "num_eyes": self.num_eyes, "shards": self.shards}
         path = self.folder / HEAD_NAME
         path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
