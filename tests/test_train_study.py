@@ -15,6 +15,7 @@ from training_factory import TINY_ENCODER, TINY_TARGET, tiny_config
 from edge_runtime.errors import ConfigError, DataError
 from edge_runtime.metrics import Interval
 from train.engine.loop import PretrainLoop
+from train.routes import route_table
 from train.study import cells as cells_module
 from train.study.arms import ABLATIONS, ARMS, REFERENCE, UNTRAINED, ablation_config, arm_config
 from train.study.cells import Cell, CellRecord, finish_cell, read_cell
@@ -29,7 +30,7 @@ from train.tasks.results import Measurement, TaskRun, result_of
 from train.tasks.run_files import load_run, save_run
 from train.tasks.weighted_metrics import ScoredEyes
 
-BASE = tiny_config(num_steps=4)
+BASE = tiny_config(num_steps=4, routes=route_table("oct_first"))
 QUICK_TASKS = ("glaucoma", "laterality")
 
 
@@ -50,6 +51,7 @@ def test_arms_differ_in_what_they_are_named_after_and_in_nothing_else():
     }
     assert changed == {
         REFERENCE: set(),
+        "cfp_weighted": {"routes"},
         "cfp_only": {"routes", "batch_size"},
         "shuffled_oct": {"shuffle_oct"},
         "joint": {"routes"},
@@ -159,7 +161,9 @@ def test_the_folder_depends_on_every_setting_and_on_the_data(tmp_path):
     ]
     folders = {one.folder(tmp_path, "0" * 64) for one in (cell, *others)}
     folders.add(cell.folder(tmp_path, "1" * 64))
-    assert len(folders) == 7
+    assert len(folders) == 5  # the two that only measure otherwise share the encoder
+    measured = {one.tasks_folder(tmp_path, "0" * 64) for one in (cell, *others)}
+    assert len(measured) == 6
     assert cell.folder(tmp_path, "0" * 64) == _cell().folder(tmp_path, "0" * 64)
 
 
@@ -178,8 +182,8 @@ def test_a_finished_cell_has_its_figures_and_is_read_not_computed(finished, data
     assert set(record.seconds) == {"pretrain", "waiting", "tasks"}
     assert record.controls["gradient_leak"] == 0 < record.controls["gradient_leak_control"]
     assert record.losses["skipped_steps"] == 0
-    assert {row.task for row in load_run(record.folder / "tasks").results} == set(QUICK_TASKS)
-    assert not (record.folder / "states").exists()
+    assert {row.task for row in load_run(record.folder).results} == set(QUICK_TASKS)
+    assert not (record.folder.parent / "states").exists()
 
     def never(*_, **__):
         raise AssertionError("computed again")
@@ -205,15 +209,13 @@ def test_an_interrupted_cell_goes_on_and_ends_as_if_it_had_not_stopped(
     monkeypatch.setattr(PretrainLoop, "_one_step", stops_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         finish_cell(_cell(), tmp_path, data)
-    assert read_cell(_cell().folder(tmp_path, data.train.fingerprint)) is None
+    assert read_cell(_cell().tasks_folder(tmp_path, data.train.fingerprint)) is None
     monkeypatch.setattr(PretrainLoop, "_one_step", plain)
     record = finish_cell(_cell(), tmp_path, data)
     assert record.losses == whole.losses
-    for name in ("encoder/model.safetensors", "tasks/predictions.npz"):
-        first, second = ((one.folder / name).read_bytes() for one in (record, whole))
-        if name.endswith("safetensors"):
-            assert first == second
-    ours, theirs = load_run(record.folder / "tasks"), load_run(whole.folder / "tasks")
+    weights = [one.folder.parent / "encoder" / "model.safetensors" for one in (record, whole)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    ours, theirs = load_run(record.folder), load_run(whole.folder)
     for key, eyes in ours.predictions.items():
         np.testing.assert_array_equal(eyes.scores, theirs.predictions[key].scores)
 
@@ -222,13 +224,13 @@ def test_an_untrained_cell_has_no_checkpoint(data, tmp_path):
     record = finish_cell(_cell(arm=UNTRAINED, pretrain=None), tmp_path, data)
     assert set(record.seconds) == {"tasks"}
     assert record.controls == record.losses == {}
-    assert not (record.folder / "encoder").exists()
+    assert not (record.folder.parent / "encoder").exists()
 
 
 def test_a_matching_arm_is_measured_by_its_own_heads(data, tmp_path):
     config = replace(arm_config("contrastive", BASE, cfp_only_batch=4), oct_target=TINY_TARGET)
     cell = _cell(arm="contrastive", pretrain=config, tasks=("cfp_to_oct",))
-    run = load_run(finish_cell(cell, tmp_path, data).folder / "tasks")
+    run = load_run(finish_cell(cell, tmp_path, data).folder)
     assert {row.readout for row in run.results} == {"ridge", "zero_shot"}
 
 
@@ -272,11 +274,11 @@ def _run(seed, quality, *, chance=None):
         settings={},
         data_fingerprint="0" * 64,
         seconds=1.0,
-        **_SYNTHETIC,
+        cpu_seconds=1.0,
+        synthetic=True,
     )
 
 
-_SYNTHETIC = {"synthetic": True} if "synthetic" in TaskRun.__dataclass_fields__ else {}
 GOOD = dict.fromkeys(("macular_edema", "myopic_schisis", "glaucoma"), 3.0)
 WEAK = {
     **dict.fromkeys(("macular_edema", "myopic_schisis", "glaucoma"), 0.2),
@@ -290,7 +292,7 @@ def records(tmp_path):
 
     def write(arm, seed, quality, **controls):
         folder = tmp_path / f"{arm}-{seed}"
-        save_run(folder / "tasks", _run(seed, quality))
+        save_run(folder, _run(seed, quality))
         return CellRecord(
             folder=folder,
             identity={"group": "arms", "arm": arm, "seed": seed},

@@ -123,6 +123,29 @@ ROUTE_TABLES: dict[str, tuple[Route, ...]] = {
         Route(target="oct", sources=("cfp",), weight=1.0),
         Route(target="oct", sources=("oct",), mask_ratio=0.5, weight=0.25, batch_share=0.25),
     ),
+    # What the study measures. First the OCT leads, so that its faint cues are found; then
+    # masked CFP reconstruction counts three times as much, so that less is forgotten of what
+    # only the photograph shows. Matching is for retrieval.
+    "oct_first": (
+        Route(
+            target="cfp",
+            sources=("cfp",),
+            mask_ratio=0.5,
+            weight=3.0,
+            batch_share=0.5,
+            ramp=Ramp(initial=1 / 30, begin=0.3, end=0.5),
+        ),
+        Route(target="oct", sources=("cfp",), weight=1.0),
+        Route(target="oct", sources=("oct",), mask_ratio=0.5, weight=0.25, batch_share=0.25),
+        Route(target="match", sources=("cfp", "oct"), weight=0.1),
+    ),
+    # The other end of that trade: the photograph counts three times from the first step on.
+    "cfp_first": (
+        Route(target="cfp", sources=("cfp",), mask_ratio=0.5, weight=3.0, batch_share=0.5),
+        Route(target="oct", sources=("cfp",), weight=1.0),
+        Route(target="oct", sources=("oct",), mask_ratio=0.5, weight=0.25, batch_share=0.25),
+        Route(target="match", sources=("cfp", "oct"), weight=0.1),
+    ),
     "cfp_only": (Route(target="cfp", sources=("cfp",), mask_ratio=0.5, weight=1.0),),
     "joint": (
         Route(target="cfp", sources=("cfp", "oct"), mask_ratio=0.75, weight=0.1, batch_share=0.25),

@@ -1,13 +1,14 @@
 """One cell of the study: pretrain one arm with one seed, then measure it; done once.
 
-    OUT/cells/<name>-<key>/encoder/       the pretrained checkpoint (none for untrained arms)
-                           states/        where an interrupted run goes on from
-                           controls.json  gradient leak and shuffled-OCT ratio
-                           tasks/         results.json, predictions.npz
-                           cell.json      settings and seconds, written last
+    OUT/cells/<name>-<key>/encoder/          the pretrained checkpoint (none if untrained)
+                           states/           where an interrupted run goes on from
+                           seconds.json      how long pretraining took
+                           tasks-<key>/      results.json, predictions.npz, and
+                                    cell.json   all settings and figures, written last
 
-The key is a hash of every setting and of the data, so a changed setting is a new cell and
-an unchanged one is never computed twice.
+Keys are hashes of every setting and of the data, the first of what pretraining depends on,
+the second of the rest: a changed setting is a new folder, and what is unchanged is never
+computed twice.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,11 @@ __all__ = ["Cell", "CellRecord", "finish_cell", "read_cell"]
 _SAVE_EVERY = 250
 _NUM_CONTROL_EYES = 256
 _DONE = "cell.json"
+_MEASURING = ("settings", "tasks")
+
+
+def _key(settings: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,11 +77,17 @@ class Cell:
         return identity
 
     def folder(self, root: Path, data_fingerprint: str) -> Path:
-        """Where the cell lives below `root`."""
-        text = json.dumps(self.identity(data_fingerprint), sort_keys=True)
-        key = hashlib.sha256(text.encode()).hexdigest()[:12]
+        """Where the encoder lives below `root`."""
+        identity = self.identity(data_fingerprint)
+        key = _key({name: identity[name] for name in identity if name not in _MEASURING})
         words = "".join(c if c.isalnum() else "-" for c in self.arm.lower()).strip("-")
         return root / f"{self.group}-{words}-s{self.seed}-{key}"
+
+    def tasks_folder(self, root: Path, data_fingerprint: str) -> Path:
+        """Where the measurements of the encoder live."""
+        identity = self.identity(data_fingerprint)
+        key = _key({name: identity[name] for name in _MEASURING})
+        return self.folder(root, data_fingerprint) / f"tasks-{key}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +95,7 @@ class CellRecord:
     """A finished cell.
 
     Attributes:
-        folder: of the cell.
+        folder: of its measurements: `load_run` reads it.
         identity: its settings and data.
         seconds: 'pretrain', 'waiting' (of it, for data) and 'tasks', wall time.
         losses: mean loss of each route over the last steps.
@@ -103,8 +115,8 @@ def finish_cell(
 ) -> CellRecord:
     """Do what is not done yet of a cell; an interrupted pretraining goes on where it stopped."""
     fingerprint = data.train.fingerprint
-    folder = cell.folder(root, fingerprint)
-    done = read_cell(folder)
+    folder, measured = cell.folder(root, fingerprint), cell.tasks_folder(root, fingerprint)
+    done = read_cell(measured)
     if done is not None:
         return done
     seconds: dict[str, float] = {}
@@ -116,7 +128,7 @@ def finish_cell(
     run = run_tasks(
         encoder, data, cell.settings, seed=cell.seed, tasks=cell.tasks, retrieval_heads=heads
     )
-    save_run(folder / "tasks", run)
+    save_run(measured, run)
     seconds["tasks"] = time.perf_counter() - started
     record = {
         "identity": cell.identity(fingerprint),
@@ -124,18 +136,18 @@ def finish_cell(
         "losses": losses,
         "controls": controls,
     }
-    part = folder / f"{_DONE}.part"
+    part = measured / f"{_DONE}.part"
     part.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    part.replace(folder / _DONE)
+    part.replace(measured / _DONE)
     shutil.rmtree(folder / "states", ignore_errors=True)
-    return CellRecord(folder=folder, **record)
+    return CellRecord(folder=measured, **record)
 
 
 def read_cell(folder: Path) -> CellRecord | None:
     """A finished cell, or None where it is not finished."""
     if not (folder / _DONE).is_file():
         return None
-    load_run(folder / "tasks")  # a damaged run is refused here, not in the middle of a report
+    load_run(folder)  # a damaged run is refused here, not in the middle of a report
     record = json.loads((folder / _DONE).read_text(encoding="utf-8"))
     return CellRecord(folder=folder, **record)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from edge_runtime.errors import ConfigError
 from train.encoder import EncoderConfig
 from train.pretrain_config import PretrainConfig
+from train.routes import route_table
 from train.study.arms import ABLATIONS, ARMS, REFERENCE
 
 __all__ = ["PRESETS", "StudyPreset", "preset"]
@@ -73,6 +74,7 @@ class StudyPreset:
     def base(self, seed: int, *, num_steps: int | None = None) -> PretrainConfig:
         """The method at this size with one seed."""
         return PretrainConfig(
+            routes=route_table("oct_first"),
             num_steps=num_steps or self.num_steps,
             batch_size=self.batch_size,
             seed=seed,
@@ -104,9 +106,11 @@ PRESETS = {
             cost="about two hours on 2 CPU cores, 8 GiB of memory, 1.5 GB of disk",
             num_patients=6000,
             num_steps=1500,
-            cfp_only_batch=128,
+            cfp_only_batch=96,
             seeds=(11, 12, 13),
-            arms_on_every_seed=(REFERENCE, "cfp_only", "shuffled_oct", "no_pretraining"),
+            arms_on_every_seed=(
+                *(REFERENCE, "cfp_weighted", "cfp_only", "shuffled_oct", "no_pretraining"),
+            ),
             ablation_steps=1000,
         ),
         StudyPreset(

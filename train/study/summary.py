@@ -91,7 +91,7 @@ def collect(records: Sequence[CellRecord]) -> StudyResults:
     arms: dict[str, dict[int, TaskRun]] = {}
     ablations: dict[str, TaskRun] = {}
     for record in records:
-        run, who = load_run(record.folder / "tasks"), record.identity
+        run, who = load_run(record.folder), record.identity
         if who["group"] == "arms":
             arms.setdefault(who["arm"], {})[int(who["seed"])] = run
         else:
