@@ -274,7 +274,7 @@ def _run(seed, quality, *, chance=None):
         settings={},
         data_fingerprint="0" * 64,
         seconds=1.0,
-        cpu_seconds=1.0,
+        cpu_seconds={},
         synthetic=True,
     )
 
