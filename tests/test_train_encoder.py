@@ -78,3 +78,20 @@ def test_the_views_are_told_apart():
     with torch.no_grad():
         tokens = encoder(scan)
     assert not torch.allclose(tokens[:, 0], tokens[:, 1], atol=1e-4)
+
+
+@pytest.mark.parametrize("config", [TINY_ENCODER, FIELD_ENCODER, replace(TINY_ENCODER, depth=0)])
+def test_the_pyramid_ends_in_the_tokens_and_changes_nothing(config):
+    torch.manual_seed(0)
+    encoder = CfpEncoder(config).eval()
+    batch = torch.randn(2, 3, config.size_px, config.size_px)
+    with torch.no_grad():
+        tokens = encoder(batch)
+        maps = encoder.pyramid(batch)
+        assert torch.equal(encoder(batch), tokens)
+    assert [config.size_px // one.shape[-1] for one in maps] == [2, 4, 8, 16]
+    assert all(one.shape[2] == one.shape[3] for one in maps)
+    assert torch.equal(maps[-1].flatten(2).transpose(1, 2), tokens)
+    with torch.no_grad():
+        stem = encoder.stem[0](batch)
+    assert torch.equal(maps[0], stem)

@@ -201,7 +201,8 @@ def _measures(
 
     def share(right_oc: BoolArray, of_oc: BoolArray) -> FloatArray:
         found: FloatArray = weights_bc @ (right_oc & of_oc).T.astype(np.float64)
-        return found / (weights_bc @ of_oc.T.astype(np.float64))
+        found /= weights_bc @ of_oc.T.astype(np.float64)
+        return found
 
     sensitivity = share(positive_oc, counted_oc & truth_c)
     specificity = share(~positive_oc, counted_oc & ~truth_c)

@@ -156,7 +156,9 @@ def _ratio(
     part: npt.NDArray[np.int64], whole: npt.NDArray[np.int64], defined: BoolArray
 ) -> FloatArray:
     """The quotient where it is defined, NaN elsewhere."""
-    return np.divide(part, whole, out=np.full(len(part), np.nan), where=defined)
+    out = np.full(len(part), np.nan)
+    np.divide(part, whole, out=out, where=defined)
+    return out
 
 
 def _require_pair(predicted_nss: BoolArray, reference_nss: BoolArray) -> None:

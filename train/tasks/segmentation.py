@@ -11,6 +11,7 @@ import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -340,9 +341,9 @@ def _predict(
     return np.concatenate(parts)
 
 
-def _score(predicted_ncss: npt.NDArray[np.bool_], eyes: MaskedEyes) -> dict[str, dict[str, object]]:
+def _score(predicted_ncss: npt.NDArray[np.bool_], eyes: MaskedEyes) -> dict[str, dict[str, Any]]:
     field = circle_mask(predicted_ncss.shape[-1]).numpy()
-    scored: dict[str, dict[str, object]] = {}
+    scored: dict[str, dict[str, Any]] = {}
     for k, name in enumerate(eyes.masks.names):
         there = eyes.masks.present_nc[:, k]
         guess, truth = predicted_ncss[there, k], eyes.masks.masks_ncss[there, k]
