@@ -53,7 +53,8 @@ class Pretrained:
         config: how it was trained.
         metrics: last 50 steps' mean loss of each route, and skipped steps.
         data_fingerprint: SHA-256 of the data set.
-        seconds: 'total' of the steps in this process and 'waiting' for data in them.
+        seconds: of this process's steps: 'starting' the first, 'total' the others, 'waiting'
+            for data in those.
     """
 
     model: PretrainModel

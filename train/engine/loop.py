@@ -109,7 +109,8 @@ class PretrainLoop:
         step: steps done.
         guard: counts skipped steps.
         recent: route -> losses of the last 50 steps; NaN where one was not finite.
-        seconds: 'total' of the steps so far in this process, and 'waiting' for data in them.
+        seconds: of this process's steps: 'starting' is the first one, in which workers start
+            and kernels are chosen; 'total' all later ones and 'waiting' for data in them.
     """
 
     def __init__(
@@ -157,7 +158,7 @@ class PretrainLoop:
         )
         names = [route.name for route in model.routes]
         self.recent = {name: deque[float](maxlen=_RECENT) for name in names}
-        self.seconds = {"total": 0.0, "waiting": 0.0}
+        self.seconds = dict.fromkeys(("starting", "total", "waiting"), 0.0)
         if state is not None:
             self._restore(state)
 
@@ -171,8 +172,8 @@ class PretrainLoop:
         batches = self.source.stream(self._own_slices())
         while self.step < self.config.num_steps:
             started = time.perf_counter()
-            self._one_step(batches)
-            self.seconds["total"] += time.perf_counter() - started
+            waiting = self._one_step(batches)
+            self._count_time(time.perf_counter() - started, waiting)
             self._save_when_due()
             self._show(progress)
         if self.guard.num_skipped == self.config.num_steps:
@@ -197,12 +198,17 @@ class PretrainLoop:
 
     # One step ---------------------------------------------------------------------------
 
-    def _one_step(self, batches: Iterator[EyeBatch]) -> None:
+    def _one_step(self, batches: Iterator[EyeBatch]) -> float:
+        """Do it; returns the seconds spent waiting for data."""
+        waiting = 0.0
         own = self._own_generators()
         sums = dict.fromkeys(self.recent, 0.0)
         rate = cosine_rate(self.step, self.config.num_steps, self.config.learning_rate)
         for number, generator in enumerate(own, start=1):
-            batch = self._next_batch(batches)
+            asked = time.perf_counter()
+            batch = next(batches)
+            waiting += time.perf_counter() - asked
+            batch = batch.to(self.device)
             is_last = number == len(own)
             # Ranks are averaged, a rank's slices are summed.
             with nullcontext() if is_last else without_sync(self.trained):
@@ -217,12 +223,14 @@ class PretrainLoop:
         self._note(sums)
         self.sampler.skip(1)
         self.step += 1
+        return waiting
 
-    def _next_batch(self, batches: Iterator[EyeBatch]) -> EyeBatch:
-        started = time.perf_counter()
-        batch = next(batches)
-        self.seconds["waiting"] += time.perf_counter() - started
-        return batch.to(self.device)
+    def _count_time(self, seconds: float, waiting: float) -> None:
+        if not self.seconds["starting"]:
+            self.seconds["starting"] = seconds
+            return
+        self.seconds["total"] += seconds
+        self.seconds["waiting"] += waiting
 
     def _note(self, sums: Mapping[str, float]) -> None:
         values = list(sums.values())
