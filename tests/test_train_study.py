@@ -204,7 +204,7 @@ def test_an_interrupted_cell_goes_on_and_ends_as_if_it_had_not_stopped(
         if len(calls) == 2:
             raise KeyboardInterrupt
         calls.append(1)
-        plain(self, batches)
+        return plain(self, batches)
 
     monkeypatch.setattr(PretrainLoop, "_one_step", stops_at_the_third)
     with pytest.raises(KeyboardInterrupt):
