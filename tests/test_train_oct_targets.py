@@ -10,7 +10,12 @@ import torch
 from edge_runtime.errors import ConfigError
 from train.dataset_arrays import load_split
 from train.oct_flatten import bruch_rows, flatten_to_rows
-from train.oct_targets import OctTargetConfig, WhitenedComponents, make_oct_targets
+from train.oct_targets import (
+    OCT_TARGETS,
+    OctTargetConfig,
+    WhitenedComponents,
+    make_oct_targets,
+)
 from train.phantom.truth import read_truth
 
 BRUCH = 9  # index of Bruch's membrane among the phantom's layer boundaries
@@ -118,6 +123,27 @@ def test_raw_targets_are_the_pixels_where_they_lay(eyes):
     np.testing.assert_allclose(targets, boxes / 255 - 0.5, atol=1e-5)
 
 
+def test_normalized_targets_have_mean_0_and_sd_1_in_every_patch(eyes):
+    scans, _ = eyes
+    config = OctTargetConfig(kind="normalized")
+    targets = make_oct_targets(scans, config)
+    tiles = targets.reshape(len(scans), 2, 4, 8, 4, 8)
+    np.testing.assert_allclose(tiles.mean((3, 5)), 0, atol=1e-4)
+    spread = tiles.std((3, 5))
+    assert spread.max() < 1.0
+    assert float(np.median(spread)) > 0.8  # most patches hold more than speckle
+    raw = make_oct_targets(scans, OctTargetConfig(kind="raw")) * 255
+    flat = raw.reshape(tiles.shape).std((3, 5))
+    np.testing.assert_allclose(spread, flat / np.sqrt(flat**2 + 4), atol=1e-3)
+
+
+def test_every_kind_of_target_is_another_one(eyes):
+    scans, _ = eyes
+    made = [make_oct_targets(scans, OctTargetConfig(kind=kind)) for kind in OCT_TARGETS]
+    assert len({one.tobytes() for one in made}) == len(OCT_TARGETS) == 3
+    assert all(one.dtype == np.float32 and np.isfinite(one).all() for one in made)
+
+
 def test_chunks_do_not_matter(eyes):
     config = OctTargetConfig()
     np.testing.assert_array_equal(
@@ -133,7 +159,7 @@ def test_a_blank_scan_gives_zeros_and_not_nan():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kind": "pixels"}, "kind is 'pixels'; choose 'flattened' or 'raw'"),
+        ({"kind": "pixels"}, "kind is 'pixels'; choose one of 'flattened', 'normal"),
         ({"side_px": 30}, "side_px 30 is not a multiple of 8"),
         ({"num_components": -1}, "num_components is -1"),
     ],

@@ -10,6 +10,7 @@ import click
 from train.console import device_option, report_record, show_progress
 from train.engine.settings import PARALLEL_KINDS
 from train.routes import ROUTE_TABLES
+from train.structure.config import ATTENTION_FORMS
 
 __all__ = ["finetune", "pretrain"]
 
@@ -42,7 +43,53 @@ _Folder = click.Path(file_okay=False, path_type=Path)
 @click.option("--depth", default=1, show_default=True, help="Transformer blocks of the encoder.")
 @click.option("--num-heads", default=4, show_default=True, help="Attention heads of a block.")
 @click.option(
-    "--oct-target", default="flattened", show_default=True, type=click.Choice(["flattened", "raw"])
+    "--oct-target",
+    default="flattened",
+    show_default=True,
+    type=click.Choice(["flattened", "normalized", "raw"]),
+)
+@click.option(
+    "--num-components",
+    type=click.IntRange(0),
+    default=12,
+    show_default=True,
+    help="Whitened OCT components with a loss of their own; 0 = pixels alone.",
+)
+@click.option(
+    "--decoder-depth", type=click.IntRange(1), default=1, show_default=True, help="Cross-attention."
+)
+@click.option(
+    "--num-paired",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Eyes whose OCT is used; 0 = every one that has it.",
+)
+@click.option("--shuffle-oct", is_flag=True, help="Control: every CFP with another patient's OCT.")
+@click.option(
+    "--hide-weight",
+    default=1.0,
+    show_default=True,
+    help="Structure switch 1: how much likelier patches of disc and macula are hidden.",
+)
+@click.option(
+    "--attention",
+    type=click.Choice(ATTENTION_FORMS),
+    default="off",
+    show_default=True,
+    help="Structure switch 2: where OCT queries look.",
+)
+@click.option(
+    "--loss-alpha",
+    default=0.0,
+    show_default=True,
+    help="Structure switch 3: how much more patches of disc and macula count.",
+)
+@click.option(
+    "--target-weight",
+    default=0.0,
+    show_default=True,
+    help="Structure switch 4: weight of predicting the maps.",
 )
 @click.option(
     "--seed",

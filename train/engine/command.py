@@ -22,8 +22,11 @@ from train.oct_targets import OctTargetConfig
 from train.pretrain import Pretrained, pretrain, pretrain_from, save_pretrained
 from train.pretrain_config import PretrainConfig
 from train.routes import route_table
+from train.structure.config import StructureConfig
 
 __all__ = ["run_pretrain"]
+
+_SWITCHES = ("hide_weight", "attention", "loss_alpha", "target_weight")
 
 
 def run_pretrain(
@@ -65,7 +68,11 @@ def _config(options: Mapping[str, Any]) -> PretrainConfig:
         batch_size=options["batch_size"],
         seed=options["seed"],
         encoder=EncoderConfig(**shape),
-        oct_target=OctTargetConfig(kind=options["oct_target"]),
+        oct_target=OctTargetConfig(
+            kind=options["oct_target"], num_components=options["num_components"]
+        ),
+        structure=StructureConfig(**{name: options[name] for name in _SWITCHES}),
+        **{name: options[name] for name in ("decoder_depth", "num_paired", "shuffle_oct")},
     )
 
 
@@ -96,6 +103,11 @@ def _from_shards(
     device: torch.device,
     num_workers: int,
 ) -> tuple[Pretrained, DataOrigin]:
+    if config.structure.needs_structures or config.num_paired:
+        raise ConfigError(
+            "structural switches and --num-paired need the pictures in memory; give --data DIR "
+            "instead of --shards"
+        )
     reader = ShardReader(folder)
     pairing = oct_pairing(
         len(reader), reader.patient_ids, shuffled=config.shuffle_oct, seed=config.seed
