@@ -29,6 +29,7 @@ VESSEL_PX = 224  # largest side at which vessels are looked for
 _LEAST_SIZE_PX = 32
 _LEAST_CONFIDENCE = 0.7
 _VESSEL_CONTRAST = (3.5, 6.5)  # confidence 0 and 1
+_LEAST_RELATIVE = 0.15
 _MACULA_WIDTH = 2.2  # nominal disc radii: the measured one is too rough to scale a map
 _SURE_DARKNESS = 3.0
 # What a map's mean over the field usually is: the level of a structure that was not found.
@@ -165,6 +166,12 @@ class _Look:
     ridges: Ridges
     brightness: FloatArray
 
+    @property
+    def shows_vessels(self) -> bool:
+        """Whether ridges are more than noise (dark) and more than slow shades (blurred)."""
+        enough = self.ridges.contrast >= _VESSEL_CONTRAST[0]
+        return enough and self.ridges.relative >= _LEAST_RELATIVE
+
 
 def _look(image_hwc: Pixels, field: Field) -> _Look:
     small = _resized(image_hwc, LOCATE_PX)
@@ -195,7 +202,7 @@ def _judged_disc(look: _Look) -> tuple[DiscFinding | None, StructureQuality]:
     """The disc found in the picture, unless it cannot be told from other places."""
     if not look.field.lit:
         return None, _not_found("too little of the circle is lit")
-    if look.ridges.contrast < _VESSEL_CONTRAST[0]:
+    if not look.shows_vessels:
         return None, _not_found("no vessels that could lead to the disc")
     spot = find_disc(look.field, look.ridges, look.brightness)
     if spot.confidence < _LEAST_CONFIDENCE:
@@ -243,11 +250,10 @@ def _vessels(
         return mask.astype(np.float32) * field.inside, quality
     if not look.field.lit:
         return _neutral(field, "vessels"), _not_found("too little of the circle is lit")
-    low, high = _VESSEL_CONTRAST
-    contrast = look.ridges.contrast
-    if contrast < low:
+    if not look.shows_vessels:
         return _neutral(field, "vessels"), _not_found("vessels do not stand out of the background")
-    confidence = float(np.clip(0.2 + 0.8 * (contrast - low) / (high - low), 0, 1))
+    low, high = _VESSEL_CONTRAST
+    confidence = float(np.clip(0.2 + 0.8 * (look.ridges.contrast - low) / (high - low), 0, 1))
     quality = StructureQuality(found=True, confidence=confidence, reason="found")
     return _fine_vessels(image_hwc, field, look), quality
 
