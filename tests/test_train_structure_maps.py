@@ -156,6 +156,18 @@ def test_a_field_beside_the_disc_is_not_given_one(rendered):
     assert maps.quality[2].reason == "no bright place where vessels meet stands out"
 
 
+def test_beside_the_middle_a_side_needs_a_dark_spot():
+    """A disc in the middle of a field without a fovea: both sides are as good."""
+    disc = np.hypot(*axes(96)) < 0.11
+    flat = in_circle(np.full((96, 96, 3), (150, 80, 40), np.uint8))
+    maps = structure_from_masks(flat, disc=disc)
+    assert maps.quality[3].reason.startswith("decentred: on which side")
+    assert maps.eye is None
+    known = structure_from_masks(flat, disc=disc, eye="OS")
+    assert known.quality[3].reason == "from the disc only: no dark spot there"
+    assert known.fovea_xy[0] > 0.4
+
+
 def test_masks_come_first(rendered, picture, maps):
     vessels, disc = rendered.masks["vessels"] > 0, rendered.masks["disc"] > 0
     given = structure_from_masks(picture, vessels=vessels, disc=disc)
