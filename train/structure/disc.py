@@ -145,7 +145,8 @@ def _refined(
 def _disc_contrast(brightness: FloatArray, radius: float) -> FloatArray:
     """Mean inside a disc minus mean in the ring around it, times the radius' root."""
     kernel = _ring_kernel(radius, brightness.shape[0] / 2)
-    return np.asarray(cv2.filter2D(brightness, cv2.CV_32F, kernel)) * np.float32(radius**0.5)
+    contrast = cv2.filter2D(brightness, cv2.CV_32F, kernel)
+    return np.asarray(contrast * np.float32(radius**0.5), np.float32)
 
 
 @lru_cache(maxsize=32)

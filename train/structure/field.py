@@ -40,7 +40,7 @@ class Field:
     @property
     def radius_px(self) -> float:
         """One field unit in pixels."""
-        return self.inside.shape[0] / 2
+        return float(self.inside.shape[0] / 2)
 
     def flatten(self, channel: FloatArray, width: float) -> tuple[FloatArray, FloatArray]:
         """Take the slow background off, a Gaussian mean over pixels inside only.
@@ -54,7 +54,7 @@ class Field:
         """
         weight = self.inside.astype(np.float32)
         sigma = width * self.radius_px
-        both = smooth(cv2.merge([channel * weight, weight]), sigma)
+        both = smooth(np.dstack([channel * weight, weight]), sigma)
         background = both[..., 0] / (both[..., 1] + np.float32(1e-3))
         return np.asarray((channel - background) * weight), np.asarray(background)
 

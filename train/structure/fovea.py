@@ -36,6 +36,9 @@ class FoveaFinding:
         side: -1 where the fovea lies left of the disc (OD), 1 right of it (OS).
         darkness: robust deviations by which the place is darker than the field.
         inside: False where even the best place lies beyond the visible field.
+        eccentricity: distance of the place that the disc alone suggests from the middle of
+            the field. On a decentred picture the true fovea may lie outside, and the better of
+            two sides is then no evidence.
     """
 
     x: float
@@ -43,6 +46,7 @@ class FoveaFinding:
     side: int
     darkness: float
     inside: bool
+    eccentricity: float
 
 
 def find_fovea(
@@ -75,7 +79,7 @@ def _darkness(field: Field, brightness: FloatArray, vessels: FloatArray) -> Floa
     around = smooth(brightness, 0.20 * radius_px)
     crowded = smooth(vessels, 0.07 * radius_px)
     dark = robust_z(around - spot, field.inside) - robust_z(crowded, field.inside)
-    return np.clip(dark, -_DARK_CEILING, _DARK_CEILING)
+    return np.asarray(np.clip(dark, -_DARK_CEILING, _DARK_CEILING), np.float32)
 
 
 def _best_on_side(
@@ -90,8 +94,13 @@ def _best_on_side(
     row, col = divmod(int(score.argmax()), score.shape[1])
     place = (float(x[row, col]), float(y[row, col]))
     inside = bool(field.inside[row, col]) and float(np.hypot(*place)) < _REACH
-    central = float(np.hypot(*expected)) / _CENTER_SPREAD
+    eccentricity = float(np.hypot(*expected))
     finding = FoveaFinding(
-        x=place[0], y=place[1], side=side, darkness=float(dark[row, col]), inside=inside
+        x=place[0],
+        y=place[1],
+        side=side,
+        darkness=float(dark[row, col]),
+        inside=inside,
+        eccentricity=eccentricity,
     )
-    return float(score[row, col]) - central**2 / 2, finding
+    return float(score[row, col]) - (eccentricity / _CENTER_SPREAD) ** 2 / 2, finding

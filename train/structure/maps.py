@@ -29,8 +29,11 @@ VESSEL_PX = 224  # largest side at which vessels are looked for
 _LEAST_SIZE_PX = 32
 _LEAST_CONFIDENCE = 0.7
 _VESSEL_CONTRAST = (3.5, 6.5)  # confidence 0 and 1
+_LEAST_RELATIVE = 0.15
 _MACULA_WIDTH = 2.2  # nominal disc radii: the measured one is too rough to scale a map
 _SURE_DARKNESS = 3.0
+_DARK_SPOT = 1.0  # robust deviations that a fovea is darker than its surroundings
+_SURE_ECCENTRICITY = 0.30  # further out, only a dark spot tells the side
 # What a map's mean over the field usually is: the level of a structure that was not found.
 _NEUTRAL = {"fov": 1.0, "vessels": 0.10, "disc": 0.015, "macula": 0.07}
 
@@ -165,6 +168,12 @@ class _Look:
     ridges: Ridges
     brightness: FloatArray
 
+    @property
+    def shows_vessels(self) -> bool:
+        """Whether ridges are more than noise (dark) and more than slow shades (blurred)."""
+        enough = self.ridges.contrast >= _VESSEL_CONTRAST[0]
+        return enough and self.ridges.relative >= _LEAST_RELATIVE
+
 
 def _look(image_hwc: Pixels, field: Field) -> _Look:
     small = _resized(image_hwc, LOCATE_PX)
@@ -195,7 +204,7 @@ def _judged_disc(look: _Look) -> tuple[DiscFinding | None, StructureQuality]:
     """The disc found in the picture, unless it cannot be told from other places."""
     if not look.field.lit:
         return None, _not_found("too little of the circle is lit")
-    if look.ridges.contrast < _VESSEL_CONTRAST[0]:
+    if not look.shows_vessels:
         return None, _not_found("no vessels that could lead to the disc")
     spot = find_disc(look.field, look.ridges, look.brightness)
     if spot.confidence < _LEAST_CONFIDENCE:
@@ -227,9 +236,11 @@ def _judged_fovea(
     fovea = find_fovea(spot, look.field, look.brightness, vessels, eye=eye)
     if not fovea.inside:
         return None, _not_found("the fovea lies outside the field of view")
+    if eye is None and fovea.eccentricity > _SURE_ECCENTRICITY and fovea.darkness < _DARK_SPOT:
+        return None, _not_found("decentred: on which side of the disc the fovea lies is not clear")
     # Without a dark spot the place is the disc's geometry only: worth half.
     trust = 0.5 + 0.5 * float(np.clip(fovea.darkness / _SURE_DARKNESS, 0, 1))
-    reason = "found" if fovea.darkness > 1 else "from the disc only: no dark spot there"
+    reason = "found" if fovea.darkness > _DARK_SPOT else "from the disc only: no dark spot there"
     confidence = disc_quality.confidence * trust
     return fovea, StructureQuality(found=True, confidence=confidence, reason=reason)
 
@@ -243,11 +254,10 @@ def _vessels(
         return mask.astype(np.float32) * field.inside, quality
     if not look.field.lit:
         return _neutral(field, "vessels"), _not_found("too little of the circle is lit")
-    low, high = _VESSEL_CONTRAST
-    contrast = look.ridges.contrast
-    if contrast < low:
+    if not look.shows_vessels:
         return _neutral(field, "vessels"), _not_found("vessels do not stand out of the background")
-    confidence = float(np.clip(0.2 + 0.8 * (contrast - low) / (high - low), 0, 1))
+    low, high = _VESSEL_CONTRAST
+    confidence = float(np.clip(0.2 + 0.8 * (look.ridges.contrast - low) / (high - low), 0, 1))
     quality = StructureQuality(found=True, confidence=confidence, reason="found")
     return _fine_vessels(image_hwc, field, look), quality
 
@@ -270,7 +280,7 @@ def _fine_vessels(image_hwc: Pixels, field: Field, look: _Look) -> FloatArray:
 
 def _neutral(field: Field, name: str) -> FloatArray:
     """The map of a structure that may be anywhere in the field."""
-    return field.inside.astype(np.float32) * np.float32(_NEUTRAL[name])
+    return np.asarray(field.inside * np.float32(_NEUTRAL[name]), np.float32)
 
 
 def _disc_map(

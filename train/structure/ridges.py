@@ -41,6 +41,8 @@ class Ridges:
         median: of the strength inside the field.
         contrast: strongest 2 % over the median; about 3 for noise and blur, 6 and more where
             vessels can be seen.
+        relative: strongest 2 % over the mean brightness of the field; 0.1 where the picture is
+            so blurred that only slow shades are left, 0.3 and more on sharp ones.
     """
 
     strength: FloatArray
@@ -48,6 +50,7 @@ class Ridges:
     coherence: FloatArray
     median: float
     contrast: float
+    relative: float
 
 
 def find_ridges(image_hwc: npt.NDArray[np.uint8], field: Field) -> Ridges:
@@ -57,7 +60,8 @@ def find_ridges(image_hwc: npt.NDArray[np.uint8], field: Field) -> Ridges:
         image_hwc: (S, S, 3) uint8 RGB.
         field: of the same picture.
     """
-    green, _ = field.flatten(image_hwc[..., 1].astype(np.float32), _BACKGROUND_WIDTH)
+    raw = image_hwc[..., 1].astype(np.float32)
+    green, _ = field.flatten(raw, _BACKGROUND_WIDTH)
     top_hat = np.zeros_like(green)
     for radius in _TOP_HAT_RADII:
         top_hat += cv2.morphologyEx(green, cv2.MORPH_BLACKHAT, _disc(radius, field.radius_px))
@@ -73,6 +77,7 @@ def find_ridges(image_hwc: npt.NDArray[np.uint8], field: Field) -> Ridges:
         coherence=coherence,
         median=float(middle),
         contrast=float(top / (middle + 0.1)),
+        relative=float(top / (raw[field.inside].mean() + 1)),
     )
 
 
