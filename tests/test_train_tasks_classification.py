@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import types
 from dataclasses import replace
 
 import numpy as np
@@ -185,6 +187,33 @@ def test_no_step_leaves_linear_probes_and_steps_leave_them(data, encoder):
     np.testing.assert_allclose(outputs[0][1], expected, atol=0.1)
 
 
+def test_the_average_of_the_weights_sees_every_step_and_is_used(data, encoder, monkeypatch):
+    """A stand-in for the engine's average puts zeros where the last weights were."""
+
+    class Average:
+        def __init__(self, module, decay):
+            seen.append(("start", decay, module))
+
+        def update(self, _module):
+            seen.append("step")
+
+        def copy_to(self, module):
+            torch.nn.init.zeros_(module.head.weight)
+            torch.nn.init.zeros_(module.head.bias)
+
+    seen = []
+    module = types.ModuleType("train.ema")
+    module.EmaWeights = Average
+    monkeypatch.setitem(sys.modules, "train.ema", module)
+    features = frozen_features(encoder, data)
+    truth = truth_of(CLASSES[6], data.train)[:, None]
+    model = multi_head(encoder, features, (1,))
+    config = MultiHeadConfig(num_steps=3, batch_size=4, ema_decay=0.9)
+    fit_multi_head(model, data.train.images_nhwc, features.train, truth, config, seed=0)
+    assert seen == [("start", 0.9, model), "step", "step", "step"]
+    assert (predict(model, data.test.images_nhwc)[0] == 0).all()
+
+
 def test_unknown_truth_has_no_gradient_and_the_loss_is_the_sum_of_its_tasks():
     torch.manual_seed(0)
     binary, grades = torch.randn(6, 1, requires_grad=True), torch.randn(6, 5, requires_grad=True)
@@ -291,6 +320,7 @@ def test_settings_out_of_range_are_refused(change, message):
         {"encoder_rate_scale": 2.0},
         {"probe_strength": 0.0},
         {"weight_decay": -1.0},
+        {"ema_decay": 1.0},
     ],
 )
 def test_fine_tuning_settings_out_of_range_are_refused(change):

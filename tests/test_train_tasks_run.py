@@ -27,9 +27,9 @@ class Segmented:
     """What `train.tasks.segmentation` returns for one target."""
 
     target: str
-    dice: np.ndarray
-    hd95: np.ndarray
-    cldice: np.ndarray
+    dice_n: np.ndarray
+    hd95_n: np.ndarray
+    cldice_n: np.ndarray | None
     num_images: int
     patient_ids: np.ndarray
     seconds: float
@@ -45,9 +45,9 @@ def fake_segmentation(**changes):
         return {
             target: Segmented(
                 target=target,
-                dice=np.linspace(0, 1, num),
-                hd95=np.where(np.arange(num) < 4, np.nan, 2.0),
-                cldice=np.full(num, np.nan if target != "vessels" else 0.5),
+                dice_n=np.linspace(0, 1, num),
+                hd95_n=np.where(np.arange(num) < 4, np.nan, 2.0),
+                cldice_n=np.full(num, 0.5) if target == "vessels" else None,
                 num_images=num,
                 patient_ids=data.test.patient_ids,
                 seconds=0.25,

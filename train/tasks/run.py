@@ -205,7 +205,8 @@ def _segmentation_row(spec: TaskSpec, result: Any) -> Measurement:
     """Dice an image, with the means of the other two metrics over the images that have one."""
     extra: dict[str, float] = {}
     for name in ("hd95", "cldice"):
-        values = np.asarray(getattr(result, name), np.float64)
+        per_image = getattr(result, f"{name}_n")  # None where the metric has no meaning
+        values = np.asarray([] if per_image is None else per_image, np.float64)
         known = values[np.isfinite(values)]
         if len(known):
             extra |= {name: float(known.mean()), f"num_with_{name}": float(len(known))}
@@ -213,8 +214,8 @@ def _segmentation_row(spec: TaskSpec, result: Any) -> Measurement:
     try:
         eyes = ScoredEyes(
             patient_ids=result.patient_ids,
-            truth=np.zeros(len(result.dice), np.float32),
-            scores=np.asarray(result.dice, np.float32)[None],
+            truth=np.zeros(len(result.dice_n), np.float32),
+            scores=np.asarray(result.dice_n, np.float32)[None],
         )
     except DataError as error:
         note = str(error)
