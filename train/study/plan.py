@@ -7,6 +7,8 @@ from dataclasses import replace
 from train.study.arms import ablation_config, arm_config
 from train.study.cells import Cell
 from train.study.presets import StudyPreset
+from train.tasks.multi_head import MultiHeadConfig
+from train.tasks.segmentation import SegmentationSettings
 from train.tasks.settings import TaskSettings
 
 __all__ = ["ABLATION_TASKS", "PARTS", "study_cells", "task_settings"]
@@ -21,13 +23,19 @@ ABLATION_TASKS = (
 
 def task_settings(preset: StudyPreset) -> TaskSettings:
     """The protocol of all sixteen tasks, the same for every arm."""
-    settings = TaskSettings(
-        budgets=preset.budgets, probe_draws=preset.probe_draws, num_draws=preset.num_draws
+    finetune = MultiHeadConfig()
+    masks = SegmentationSettings(num_labeled=preset.mask_labels)
+    if preset.finetune_steps:
+        finetune = replace(finetune, num_steps=preset.finetune_steps)
+    if preset.mask_steps:
+        masks = replace(masks, num_steps=preset.mask_steps)
+    return TaskSettings(
+        budgets=preset.budgets,
+        probe_draws=preset.probe_draws,
+        num_draws=preset.num_draws,
+        finetune=finetune,
+        segmentation=masks,
     )
-    if preset.finetune_steps == 0:
-        return settings
-    short = replace(settings.finetune, num_steps=preset.finetune_steps)
-    return replace(settings, finetune=short)
 
 
 def study_cells(preset: StudyPreset, parts: tuple[str, ...] = PARTS) -> tuple[Cell, ...]:

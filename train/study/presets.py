@@ -34,6 +34,8 @@ class StudyPreset:
         ablation_steps: optimiser steps of every ablation.
         budgets: labelled eyes of probes and fine-tuning.
         finetune_steps: of the joint fine-tuning with everything trained; 0 = its default.
+        mask_labels: labelled eyes of segmentation.
+        mask_steps: its steps; 0 = its default.
         probe_draws: label draws of a probe.
         num_draws: bootstrap draws of patients.
     """
@@ -54,6 +56,8 @@ class StudyPreset:
     ablation_steps: int
     budgets: tuple[int, ...] = (100, 300, 1000)
     finetune_steps: int = 0
+    mask_labels: int = 300
+    mask_steps: int = 0
     probe_draws: int = 10
     num_draws: int = 2000
 
@@ -98,6 +102,8 @@ PRESETS = {
             ablation_steps=10,
             budgets=(60,),
             finetune_steps=10,
+            mask_labels=60,
+            mask_steps=10,
             probe_draws=2,
             num_draws=100,
         ),
