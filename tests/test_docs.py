@@ -138,6 +138,10 @@ def _spans(page: Path) -> list[str]:
 def _run_checks(words: list[str]) -> None:
     """One command line: it exists, and it parses."""
     tool = Path(words[0]).name
+    if tool == "torchrun":
+        start = words.index("-m")
+        assert words[start + 1] == "edge_runtime", "torchrun starts the command's module"
+        tool, words = "edge-screen", words[start + 1 :]
     if tool == "edge-screen":
         name, command, arguments = _resolve(words[1:])
         if "--help" not in arguments:
@@ -244,7 +248,7 @@ def test_links_resolve(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_files_named_in_sentences_exist(page: Path) -> None:
-    places = "calibration|distill|docs|edge_runtime|export|tests|train"
+    places = "benchmarks|calibration|distill|docs|edge_runtime|export|tests|train"
     for span in _spans(page):
         named = re.fullmatch(rf"(?:{places})/[\w./-]+\.(?:py|md|toml|png)", span)
         if named and span not in _ABSENT_ON_PURPOSE:

@@ -56,15 +56,13 @@ def together(alone, tmp_path_factory):
     from_one = out / "from_one"
     shutil.copytree(alone[1], from_one)
     states = {"save_every": 1, "keep_states": NUM_STEPS}
+    old = {"states": str(from_one), "keep_states": NUM_STEPS}
     runs = [
         {"name": "ddp", "engine": {**states, "states": str(out / "ddp")}},
         {"name": "fsdp", "engine": {**states, "states": str(out / "fsdp"), "parallel": "fsdp"}},
         {"name": "four", "engine": {"num_slices": 4}},
-        {"name": "resumed", "engine": {"states": str(from_one), "resume_step": 3}},
-        {
-            "name": "resumed_fsdp",
-            "engine": {"states": str(from_one), "resume_step": 2, "parallel": "fsdp"},
-        },
+        {"name": "resumed", "engine": {**old, "resume_step": 3}},
+        {"name": "resumed_fsdp", "engine": {**old, "resume_step": 2, "parallel": "fsdp"}},
     ]
     done = start({"out": str(out), "runs": runs}, num_processes=2)
     assert done.returncode == 0, done.stderr[-4000:]
