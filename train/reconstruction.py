@@ -115,8 +115,9 @@ def oct_loss(
         complete = present_nv.all(1)
     if whitened is None:
         return pixels
+    loss = _PIXEL_SHARE * pixels
     if bool(complete.all()):
-        return _PIXEL_SHARE * pixels + whitened(predicted, target)
-    if not bool(complete.any()):
-        return _PIXEL_SHARE * pixels
-    return _PIXEL_SHARE * pixels + whitened(predicted[complete], target[complete])
+        loss = loss + whitened(predicted, target)
+    elif bool(complete.any()):
+        loss = loss + whitened(predicted[complete], target[complete])
+    return loss

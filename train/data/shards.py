@@ -219,7 +219,7 @@ class _Writer:
     def close(self) -> None:
         """Close what is open; only needed when writing was given up."""
         if self._tar is not None:
-            self._tar.fileobj.close()  # type: ignore[union-attr]
+            self._tar.fileobj.close()
 
     def _seal(self) -> None:
         """Finish the tar file that is open, and write its index."""
@@ -239,7 +239,7 @@ class _Writer:
         index.write_bytes(data)
         for one in (path, index):
             _synchronize(one)
-        self.num_bytes += record["bytes"]
+        self.num_bytes += path.stat().st_size
         entry = {"index": index.name, "sha256": sha256_hex(data), "eyes": len(self._eyes)}
         self.shards.append(entry)
         self._tar, self._eyes = None, []

@@ -36,11 +36,16 @@ class EyeBatch:
 
     def to(self, device: torch.device) -> EyeBatch:
         """The same on another device; asynchronous from pinned memory."""
+
+        def moved(part: torch.Tensor | None) -> torch.Tensor | None:
+            return None if part is None else part.to(device, non_blocking=True)
+
         return EyeBatch(
-            **{
-                name: None if value is None else value.to(device, non_blocking=True)
-                for name, value in vars(self).items()
-            }
+            images_nhwc=self.images_nhwc.to(device, non_blocking=True),
+            oct_targets_nvzx=self.oct_targets_nvzx.to(device, non_blocking=True),
+            present_nv=moved(self.present_nv),
+            structure_ntk=moved(self.structure_ntk),
+            quality_nk=moved(self.quality_nk),
         )
 
 
