@@ -79,8 +79,17 @@ class Sources:
 
     def first(self, count: int) -> Sources:
         """The first `count` eyes."""
+
+        def cut(part: torch.Tensor | None) -> torch.Tensor | None:
+            return None if part is None else part[:count]
+
         return Sources(
-            **{name: None if value is None else value[:count] for name, value in vars(self).items()}
+            cfp_nchw=self.cfp_nchw[:count],
+            oct_input_nvzx=self.oct_input_nvzx[:count],
+            oct_target_nvzx=self.oct_target_nvzx[:count],
+            present_nv=cut(self.present_nv),
+            structure_ntk=cut(self.structure_ntk),
+            quality_nk=cut(self.quality_nk),
         )
 
 

@@ -78,7 +78,7 @@ class SliceLoss(torch.nn.Module):
     def __init__(self, model: PretrainModel, *, bfloat16: bool) -> None:
         """Wrap the model that is trained."""
         super().__init__()
-        self.model, self.bfloat16 = model, bfloat16
+        self.model, self.use_bfloat16 = model, bfloat16
 
     def forward(
         self, batch: EyeBatch, generator: torch.Generator, done: float
@@ -88,7 +88,7 @@ class SliceLoss(torch.nn.Module):
         `done` is the share of the steps already done, by which weights of routes may change.
         """
         device, scans = batch.images_nhwc.device, batch.oct_targets_nvzx
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.use_bfloat16):
             outputs = self.model(
                 normalize_cfp(batch.images_nhwc),
                 scans,

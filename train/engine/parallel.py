@@ -59,7 +59,8 @@ def spread(module: nn.Module, kind: str) -> nn.Module:
     mesh = init_device_mesh(device, (current_ranks().world_size,))
     for block in transformer_blocks(module):
         fully_shard(block, mesh=mesh)
-    return fully_shard(module, mesh=mesh)
+    fully_shard(module, mesh=mesh)  # in place: it changes the module's class
+    return module
 
 
 def _local_buffers() -> dict[str, Any]:
@@ -87,10 +88,10 @@ def _whole(tensor: torch.Tensor) -> torch.Tensor:
 def _placed_like(whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """A whole tensor where, and sharded as, another one is."""
     whole = whole.to(like.device)
-    if not hasattr(like, "placements"):
-        return whole
-    from torch.distributed.tensor import distribute_tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor
 
+    if not isinstance(like, DTensor):
+        return whole
     return distribute_tensor(whole, like.device_mesh, like.placements)
 
 

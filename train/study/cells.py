@@ -32,6 +32,7 @@ from train.pretrain import load_pretrained, pretrain, random_encoder, save_pretr
 from train.pretrain_config import PretrainConfig
 from train.tasks.data import TaskData
 from train.tasks.heads import heads_of
+from train.tasks.retrieval import OctCodes
 from train.tasks.run import run_tasks
 from train.tasks.run_files import load_run, save_run
 from train.tasks.settings import TaskSettings
@@ -111,9 +112,22 @@ class CellRecord:
 
 
 def finish_cell(
-    cell: Cell, root: Path, data: TaskData, *, say: Callable[[str], None] | None = None
+    cell: Cell,
+    root: Path,
+    data: TaskData,
+    *,
+    codes: OctCodes | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> CellRecord:
-    """Do what is not done yet of a cell; an interrupted pretraining goes on where it stopped."""
+    """Do what is not done yet of a cell; an interrupted pretraining goes on where it stopped.
+
+    Args:
+        cell: what to do.
+        root: folder of all cells.
+        data: the eyes.
+        codes: `oct_codes(data, cell.settings.num_oct_components)` made before, to share them.
+        say: told the steps.
+    """
     fingerprint = data.train.fingerprint
     folder, measured = cell.folder(root, fingerprint), cell.tasks_folder(root, fingerprint)
     done = read_cell(measured)
@@ -126,7 +140,13 @@ def finish_cell(
     started = time.perf_counter()
     heads = None if cell.pretrain is None else heads_of(load_pretrained(folder / "encoder"))
     run = run_tasks(
-        encoder, data, cell.settings, seed=cell.seed, tasks=cell.tasks, retrieval_heads=heads
+        encoder,
+        data,
+        cell.settings,
+        seed=cell.seed,
+        tasks=cell.tasks,
+        retrieval_heads=heads,
+        codes=codes,
     )
     save_run(measured, run)
     seconds["tasks"] = time.perf_counter() - started

@@ -25,6 +25,7 @@ from train.study.cells import Cell, CellRecord, finish_cell
 from train.study.plan import PARTS, study_cells
 from train.study.presets import StudyPreset
 from train.tasks.data import TaskData, load_task_data
+from train.tasks.retrieval import OctCodes, oct_codes
 
 __all__ = ["run_study"]
 
@@ -120,5 +121,12 @@ def _load(folder: Path, size_px: int) -> TaskData:
     return load_task_data(folder, size_px)
 
 
+@lru_cache(maxsize=1)
+def _codes(folder: Path, size_px: int, num_components: int) -> OctCodes:
+    """What retrieval compares the photograph with; the same for every encoder."""
+    return oct_codes(_load(folder, size_px), num_components)
+
+
 def _work(cell: Cell, root: Path, data_folder: Path, size_px: int) -> CellRecord:
-    return finish_cell(cell, root, _load(data_folder, size_px))
+    codes = _codes(data_folder, size_px, cell.settings.num_oct_components)
+    return finish_cell(cell, root, _load(data_folder, size_px), codes=codes)
