@@ -103,7 +103,7 @@ def test_unknown_names_are_refused_with_the_choices():
     [
         ({"arms": ("oct_informed", "cfp_only", "x")}, r"names \['x'\]"),
         ({"ablations": ("y",)}, r"names \['y'\]"),
-        ({"arms_on_every_seed": ("oct_informed",)}, "needs oct_informed and cfp_only"),
+        ({"arms_on_every_seed": ("oct_informed",)}, "needs oct_informed, cfp_only, no_pretr"),
         ({"seeds": ()}, "give distinct ones"),
         ({"seeds": (1, 1)}, "give distinct ones"),
     ],
@@ -172,7 +172,10 @@ def test_every_cell_of_every_preset_has_a_folder_of_its_own(tmp_path):
         cells = study_cells(one)
         assert len({cell.folder(tmp_path, "0") for cell in cells}) == len(cells)
         in_parts = study_cells(one, ("arms",)) + study_cells(one, ("ablations",))
-        assert in_parts == cells
+        assert {c.folder(tmp_path, "0") for c in in_parts} == {
+            c.folder(tmp_path, "0") for c in cells
+        }
+        assert len(in_parts) == len(cells)
         for name in one.arms_on_every_seed:
             assert {c.seed for c in cells if (c.group, c.arm) == ("arms", name)} == set(one.seeds)
 
@@ -403,6 +406,23 @@ def test_the_report_calls_every_table_synthetic_and_its_pictures_are_svg(records
 
 
 # The command ----------------------------------------------------------------------------
+
+
+def test_what_is_not_finished_is_named_on_the_page(records, tmp_path):
+    small = replace(preset("pulse"), budgets=(100,), seeds=(1, 2))
+    write_report(small, records(), tmp_path, command="x", missing=("joint, seed 1",))
+    page = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "**Not finished, and not in any table:** joint, seed 1." in page
+    only = [one for one in records() if one.identity["arm"] == "cfp_only"]
+    with pytest.raises(DataError, match="finished are only cfp_only; a report needs oct_informed"):
+        write_report(small, only, tmp_path, command="x")
+
+
+def test_reporting_on_a_study_that_was_not_begun_is_refused(tmp_path):
+    call = ["--preset", "pulse", "--out", str(tmp_path), "--finished-only"]
+    result = CliRunner().invoke(study, call)
+    assert isinstance(result.exception, DataError)
+    assert "no study was begun there" in str(result.exception)
 
 
 @pytest.mark.slow

@@ -15,10 +15,19 @@ from train.pretrain_config import PretrainConfig
 from train.routes import Route, route_table
 from train.structure.config import StructureConfig
 
-__all__ = ["ABLATIONS", "ARMS", "REFERENCE", "UNTRAINED", "ablation_config", "arm_config"]
+__all__ = [
+    "ABLATIONS",
+    "ARMS",
+    "MAIN_ARMS",
+    "REFERENCE",
+    "UNTRAINED",
+    "ablation_config",
+    "arm_config",
+]
 
 REFERENCE = "oct_informed"
 UNTRAINED = "no_pretraining"
+MAIN_ARMS = (REFERENCE, "cfp_only", UNTRAINED)  # what the claim compares
 _TABLES = {"cfp_weighted": "cfp_first", "joint": "joint", "contrastive": "contrastive"}
 _Change = Callable[[PretrainConfig], PretrainConfig]
 
@@ -91,7 +100,6 @@ ABLATIONS: Mapping[str, _Change] = {
     "as the method": lambda base: base,
     "route cfp<-cfp left out": _without("cfp<-cfp"),
     "route oct<-oct left out": _without("oct<-oct"),
-    "route match left out": _without("match<-cfp+oct"),
     "mask ratio of cfp<-cfp 0.75": _mask_ratio(0.75),
     "OCT target raw pixels, no whitening": _target(kind="raw", num_components=0),
     "OCT target flattened, no whitening": _target(num_components=0),

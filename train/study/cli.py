@@ -40,8 +40,18 @@ _PARTS = ("arms", "ablations")
     show_default=True,
     help="Processes, one thread each.",
 )
+@click.option(
+    "--finished-only", is_flag=True, help="Compute nothing: report on what is finished so far."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the verdicts as JSON.")
-def study(name: str, out: Path, parts: tuple[str, ...], workers: int, as_json: bool) -> None:
+def study(
+    name: str,
+    out: Path,
+    parts: tuple[str, ...],
+    workers: int,
+    finished_only: bool,
+    as_json: bool,
+) -> None:
     """Pretrain every arm over seeds on synthetic eyes, measure all tasks, write a report.
 
     Resumable: what is done is kept, keyed by its settings. The report is OUT/report.md;
@@ -53,19 +63,22 @@ def study(name: str, out: Path, parts: tuple[str, ...], workers: int, as_json: b
     """  # noqa: D301
     from train.study.presets import preset
     from train.study.report import write_report
-    from train.study.run import run_study
+    from train.study.run import finished_cells, run_study
 
-    chosen = preset(name)
-    click.echo(f"study '{name}', synthetic eyes: {chosen.cost}", err=True)
-    records = run_study(
-        chosen,
-        out,
-        parts=parts or _PARTS,
-        workers=workers,
-        say=lambda line: click.echo(line, err=True),
-    )
+    chosen, missing = preset(name), ()
+    if finished_only:
+        records, missing = finished_cells(chosen, out, parts=parts or _PARTS)
+    else:
+        click.echo(f"study '{name}', synthetic eyes: {chosen.cost}", err=True)
+        records = run_study(
+            chosen,
+            out,
+            parts=parts or _PARTS,
+            workers=workers,
+            say=lambda line: click.echo(line, err=True),
+        )
     command = f"edge-screen study --preset {name}" + "".join(f" --part {one}" for one in parts)
-    judged = write_report(chosen, records, out, command=command)
+    judged = write_report(chosen, records, out, command=command, missing=missing)
     if as_json:
         verdicts = [asdict(one) for one in judged]
         click.echo(json.dumps({"synthetic": True, "verdicts": verdicts, "notice": NOTICE}))

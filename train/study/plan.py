@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from train.study.arms import ablation_config, arm_config
+from train.study.arms import MAIN_ARMS, ablation_config, arm_config
 from train.study.cells import Cell
 from train.study.presets import StudyPreset
 from train.tasks.multi_head import MultiHeadConfig
@@ -39,15 +39,21 @@ def task_settings(preset: StudyPreset) -> TaskSettings:
 
 
 def study_cells(preset: StudyPreset, parts: tuple[str, ...] = PARTS) -> tuple[Cell, ...]:
-    """All cells: the arms seed by seed, then the ablations on the first seed."""
+    """All cells, what the claim needs first.
+
+    Every arm on the first seed; the main arms on the other seeds; the ablations on the first
+    seed; then the arms that are on every seed beside the main ones.
+    """
+    first, *others = preset.seeds
+    beside = [name for name in preset.arms_on_every_seed if name not in MAIN_ARMS]
     cells: list[Cell] = []
     if "arms" in parts:
-        for seed in preset.seeds:
-            first = seed == preset.seeds[0]
-            names = preset.arms if first else preset.arms_on_every_seed
-            cells += [_arm(preset, name, seed) for name in preset.arms if name in names]
+        cells += [_arm(preset, name, first) for name in preset.arms]
+        cells += [_arm(preset, name, seed) for seed in others for name in MAIN_ARMS]
     if "ablations" in parts:
         cells += [_ablation(preset, name) for name in preset.ablations]
+    if "arms" in parts:
+        cells += [_arm(preset, name, seed) for seed in others for name in beside]
     return tuple(cells)
 
 

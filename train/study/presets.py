@@ -8,7 +8,7 @@ from edge_runtime.errors import ConfigError
 from train.encoder import EncoderConfig
 from train.pretrain_config import PretrainConfig
 from train.routes import route_table
-from train.study.arms import ABLATIONS, ARMS, REFERENCE
+from train.study.arms import ABLATIONS, ARMS, MAIN_ARMS
 
 __all__ = ["PRESETS", "StudyPreset", "preset"]
 
@@ -67,9 +67,9 @@ class StudyPreset:
             unknown = [name for name in names if name not in known]
             if unknown:
                 raise ConfigError(f"study '{self.name}' names {unknown}; known: {', '.join(known)}")
-        if not {REFERENCE, "cfp_only"} <= set(self.arms_on_every_seed) <= set(self.arms):
+        if not set(MAIN_ARMS) <= set(self.arms_on_every_seed) <= set(self.arms):
             raise ConfigError(
-                f"study '{self.name}' needs {REFERENCE} and cfp_only on every seed; it has "
+                f"study '{self.name}' needs {', '.join(MAIN_ARMS)} on every seed; it has "
                 f"{self.arms_on_every_seed}"
             )
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
@@ -114,9 +114,7 @@ PRESETS = {
             num_steps=1500,
             cfp_only_batch=96,
             seeds=(11, 12, 13),
-            arms_on_every_seed=(
-                *(REFERENCE, "cfp_weighted", "cfp_only", "shuffled_oct", "no_pretraining"),
-            ),
+            arms_on_every_seed=(*(*MAIN_ARMS, "cfp_weighted", "shuffled_oct"),),
             ablation_steps=1000,
         ),
         StudyPreset(

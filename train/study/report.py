@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from edge_runtime.errors import DataError
 from edge_runtime.result import NOTICE
 from train.study.arms import ARMS, REFERENCE
 from train.study.cells import CellRecord
@@ -28,7 +29,12 @@ __all__ = ["write_report"]
 
 
 def write_report(
-    preset: StudyPreset, records: Sequence[CellRecord], out: Path, *, command: str
+    preset: StudyPreset,
+    records: Sequence[CellRecord],
+    out: Path,
+    *,
+    command: str,
+    missing: Sequence[str] = (),
 ) -> tuple[Verdict, ...]:
     """Write `report.md`, `report.json` and the plots into `out`.
 
@@ -37,10 +43,20 @@ def write_report(
         records: its finished cells.
         out: folder.
         command: how the study was called, for the page.
+        missing: cells that are not finished, named on the page.
 
     Returns:
         The verdicts on the page.
+
+    Raises:
+        DataError: the method or the CFP-only arm is not among the finished cells.
     """
+    finished = {record.identity["arm"] for record in records}
+    if not {REFERENCE, BASELINE} <= finished:
+        raise DataError(
+            f"finished are only {', '.join(sorted(finished)) or 'none'}; a report needs "
+            f"{REFERENCE} and {BASELINE}: run the study on"
+        )
     results = collect(records)
     judged = verdicts(results, preset.budgets)
     out.mkdir(parents=True, exist_ok=True)
@@ -54,6 +70,7 @@ def write_report(
     )
     sections = (
         _head(preset, results, command),
+        *([_unfinished(missing)] if missing else []),
         _verdict_table(judged),
         _claim_tables(results, preset),
         _task_table(results),
@@ -107,6 +124,10 @@ over the tasks by Holm. Seeds are reported apart; '(sd)' is over seeds and says 
 patients. Data set SHA-256 `{run.data_fingerprint[:16]}`.
 
 {arms}"""
+
+
+def _unfinished(missing: Sequence[str]) -> str:
+    return "**Not finished, and not in any table:** " + "; ".join(missing) + "."
 
 
 def _verdict_table(judged: Sequence[Verdict]) -> str:

@@ -20,16 +20,18 @@ from pathlib import Path
 import torch
 
 from edge_runtime.errors import DataError
+from train.data.index import read_index
 from train.phantom.writer import generate_dataset
-from train.study.cells import Cell, CellRecord, finish_cell
+from train.study.cells import Cell, CellRecord, finish_cell, read_cell
 from train.study.plan import PARTS, study_cells
 from train.study.presets import StudyPreset
 from train.tasks.data import TaskData, load_task_data
 from train.tasks.retrieval import OctCodes, oct_codes
 
-__all__ = ["run_study"]
+__all__ = ["finished_cells", "run_study"]
 
 Say = Callable[[str], None]
+_MARKER = "data.json"
 
 
 def run_study(
@@ -79,6 +81,26 @@ def run_study(
     return tuple(done[number] for number in range(len(cells)))
 
 
+def finished_cells(
+    preset: StudyPreset, out: Path, *, parts: Sequence[str] = PARTS
+) -> tuple[tuple[CellRecord, ...], tuple[str, ...]]:
+    """What a study has finished so far, and the names of the cells that it has not.
+
+    Raises:
+        DataError: `out` has no eyes yet, or other ones.
+    """
+    _require_same_eyes(preset, out)
+    fingerprint = read_index(out / "data").fingerprint()
+    done, missing = [], []
+    for cell in study_cells(preset, tuple(parts)):
+        record = read_cell(cell.tasks_folder(out / "cells", fingerprint))
+        if record is None:
+            missing.append(f"{cell.arm}, seed {cell.seed}")
+        else:
+            done.append(record)
+    return tuple(done), tuple(missing)
+
+
 def _line(cell: Cell, record: CellRecord, done: int, total: int, started: float) -> str:
     minutes = (time.monotonic() - started) / 60
     seconds = sum(value for name, value in record.seconds.items() if name != "waiting")
@@ -87,15 +109,9 @@ def _line(cell: Cell, record: CellRecord, done: int, total: int, started: float)
 
 def _eyes(preset: StudyPreset, out: Path, workers: int, say: Say) -> Path:
     """The data set of the study, made once."""
-    folder, record = out / "data", {"patients": preset.num_patients, "seed": preset.data_seed}
-    record["image_px"] = preset.image_px
-    marker = out / "data.json"
+    folder, marker = out / "data", out / _MARKER
     if marker.is_file():
-        found = json.loads(marker.read_text(encoding="utf-8"))
-        if found != record:
-            raise DataError(
-                f"{out} holds a study on other eyes ({found}, not {record}); give another folder"
-            )
+        _require_same_eyes(preset, out)
         return folder
     shutil.rmtree(folder, ignore_errors=True)  # what an interrupted call left
     say(f"drawing {preset.num_patients} synthetic patients")
@@ -106,8 +122,27 @@ def _eyes(preset: StudyPreset, out: Path, workers: int, say: Say) -> Path:
         image_px=preset.image_px,
         num_workers=workers,
     )
-    marker.write_text(json.dumps(record) + "\n", encoding="utf-8")
+    marker.write_text(json.dumps(_eyes_of(preset)) + "\n", encoding="utf-8")
     return folder
+
+
+def _eyes_of(preset: StudyPreset) -> dict[str, int]:
+    return {
+        "patients": preset.num_patients,
+        "seed": preset.data_seed,
+        "image_px": preset.image_px,
+    }
+
+
+def _require_same_eyes(preset: StudyPreset, out: Path) -> None:
+    marker, wanted = out / _MARKER, _eyes_of(preset)
+    if not marker.is_file():
+        raise DataError(f"{out} has no {_MARKER}: no study was begun there; run it first")
+    found = json.loads(marker.read_text(encoding="utf-8"))
+    if found != wanted:
+        raise DataError(
+            f"{out} holds a study on other eyes ({found}, not {wanted}); give another folder"
+        )
 
 
 def _one_thread() -> None:
