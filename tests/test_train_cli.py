@@ -1,4 +1,4 @@
-"""`pretrain`, `finetune` and `evaluate` as an engineer meets them."""
+"""`pretrain`, `finetune` and `evaluate teacher` as an engineer meets them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from edge_runtime.command_group import CommandGroup
-from train.cli import evaluate, finetune, pretrain
+from train.cli import finetune, pretrain
+from train.evaluate_cli import evaluate
 
 main = CommandGroup(name="edge-screen", commands=[pretrain, finetune, evaluate])
 
@@ -58,9 +59,9 @@ def chain(data_dir, tmp_path_factory):
     return out, json.loads(first.stdout), json.loads(second.stdout)
 
 
-@pytest.mark.parametrize("name", ["pretrain", "finetune", "evaluate"])
+@pytest.mark.parametrize("name", ["pretrain", "finetune", "evaluate teacher"])
 def test_help_shows_an_example_and_every_option(name):
-    text = run(name, "--help").output
+    text = run(*name.split(), "--help").output
     assert f"edge-screen {name} " in text
     for option in ("--data", "--seed", "--device", "--json", "--help"):
         assert option in text
@@ -77,7 +78,7 @@ def test_from_triples_to_a_report(data_dir, chain):
     assert pretrained["metrics"]["skipped_steps"] == 0
     assert finetuned["out"] == str(out / "teacher")
     assert finetuned["metrics"]["loss"] > 0
-    arguments = ["evaluate", out / "teacher", "--data", data_dir, "--num-draws", 100]
+    arguments = ["evaluate", "teacher", out / "teacher", "--data", data_dir, "--num-draws", 100]
     report = json.loads(run(*arguments, "--json").stdout)
     for record in (pretrained, finetuned, report):
         assert record["notice"] == "research use only; not a medical device"
@@ -131,7 +132,7 @@ def test_a_checkpoint_of_another_kind_is_refused(data_dir, chain, tmp_path):
         code=7,
     )
     assert "a 'encoder' is needed" in result.stderr
-    missing = run("evaluate", tmp_path / "none", "--data", data_dir, code=7)
+    missing = run("evaluate", "teacher", tmp_path / "none", "--data", data_dir, code=7)
     assert "has no config.json" in missing.stderr
 
 
@@ -152,10 +153,12 @@ def test_settings_out_of_range_end_with_2(data_dir, tmp_path, arguments, message
 
 def test_too_few_bootstrap_draws_are_refused(data_dir, chain):
     arguments = ("--data", data_dir, "--num-draws", 99)
-    result = run("evaluate", chain[0] / "teacher", *arguments, code=2)
+    result = run("evaluate", "teacher", chain[0] / "teacher", *arguments, code=2)
     assert "99 is not in the range x>=100" in result.stderr
 
 
 def test_evaluation_is_on_val_or_test_only(data_dir, chain):
-    result = run("evaluate", chain[0] / "teacher", "--data", data_dir, "--split", "train", code=2)
+    result = run(
+        "evaluate", "teacher", chain[0] / "teacher", "--data", data_dir, "--split", "train", code=2
+    )
     assert "'train' is not one of 'val', 'test'" in result.stderr

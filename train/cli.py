@@ -1,36 +1,17 @@
-"""The commands `pretrain`, `finetune` and `evaluate`."""
+"""The commands `pretrain` and `finetune`."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge_runtime.result import NOTICE
-from train.console import device_option, show_progress
+from train.console import device_option, report_record, show_progress
 from train.routes import ROUTE_TABLES
 
-if TYPE_CHECKING:
-    from train.data.origin import DataOrigin
-    from train.evaluate import ClassificationReport
-
-__all__ = ["evaluate", "finetune", "pretrain"]
+__all__ = ["finetune", "pretrain"]
 
 _Folder = click.Path(file_okay=False, path_type=Path)
-
-
-def _report(
-    record: dict[str, Any], origin: DataOrigin, as_json: bool, sentences: list[str]
-) -> None:
-    """One JSON object or lines for people; both say what the data are and what this is not."""
-    if as_json:
-        data = {"synthetic": origin.synthetic, "fingerprint": origin.fingerprint}
-        click.echo(json.dumps({**record, "data": data, "notice": NOTICE}, allow_nan=False))
-        return
-    for sentence in (*sentences, f"data: {origin.sentence}", NOTICE):
-        click.echo(sentence)
 
 
 @click.command()
@@ -101,7 +82,7 @@ def pretrain(
     done = run(arrays, config, progress=show_progress(), device=chosen)
     save_pretrained(out, done)
     record = {"out": str(out), "metrics": done.metrics}
-    _report(record, origin, as_json, [f"encoder checkpoint in {out}"])
+    report_record(record, origin, as_json, [f"encoder checkpoint in {out}"])
 
 
 @click.command()
@@ -162,68 +143,4 @@ def finetune(
     teacher = run(model, arrays, config, progress=show_progress(), device=chosen)
     save_finetuned(out, teacher, config, data_fingerprint=arrays.fingerprint, pretrained=pretrained)
     record = {"out": str(out), "metrics": teacher.metrics}
-    _report(record, origin, as_json, [f"teacher checkpoint in {out}"])
-
-
-@click.command()
-@click.argument("teacher", type=_Folder)
-@click.option("--data", type=_Folder, required=True, help="Data set folder with index.csv.")
-@click.option(
-    "--split",
-    default="val",
-    show_default=True,
-    type=click.Choice(["val", "test"]),
-    help="Choose on val; report on test, once.",
-)
-@click.option(
-    "--num-draws",
-    type=click.IntRange(100),
-    default=2000,
-    show_default=True,
-    help="Bootstrap draws of patients.",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Of the bootstrap draws.",
-)
-@device_option
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def evaluate(
-    teacher: Path, data: Path, split: str, num_draws: int, seed: int, device: str, as_json: bool
-) -> None:
-    """AUROC of a teacher per disease, with 95 % intervals that resample patients.
-
-    \b
-    Example:
-        edge-screen evaluate runs/teacher --data runs/eyes --split test
-    """  # noqa: D301
-    from train.data.origin import read_origin
-    from train.dataset_arrays import load_split
-    from train.device import pick_device
-    from train.evaluate import evaluate_logits, teacher_logits
-    from train.teacher import load_teacher
-
-    chosen = pick_device(device)
-    model, _ = load_teacher(teacher)
-    arrays = load_split(data, split, size_px=model.encoder.config.size_px, with_oct=False)
-    origin = read_origin(data, fingerprint=arrays.fingerprint)
-    logits = teacher_logits(model.to(chosen), arrays.images_nhwc)
-    report = evaluate_logits(logits, arrays, model.label_names, num_draws=num_draws, seed=seed)
-    _report({"split": split, **report.to_dict()}, origin, as_json, _auroc_lines(report))
-
-
-def _auroc_lines(report: ClassificationReport) -> list[str]:
-    lines = []
-    for label in (*report.labels, report.gradability):
-        counts = f"{label.num_positive} positive, {label.num_negative} negative eyes"
-        if label.auroc is None:
-            lines.append(f"{label.name:18s} not scored: {counts}")
-            continue
-        value, low, high = label.auroc.value, label.auroc.low, label.auroc.high
-        lines.append(f"{label.name:18s} AUROC {value:.3f} [{low:.3f}, {high:.3f}]  {counts}")
-    if report.mean_auroc is not None:
-        lines.append(f"{'mean of diseases':18s} AUROC {report.mean_auroc.value:.3f}")
-    return lines
+    report_record(record, origin, as_json, [f"teacher checkpoint in {out}"])

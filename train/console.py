@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import click
 
-__all__ = ["device_option", "show_progress"]
+from edge_runtime.result import NOTICE
+
+if TYPE_CHECKING:
+    from train.data.origin import DataOrigin
+
+__all__ = ["device_option", "report_record", "show_progress"]
 
 _EVERY = 100  # steps between two lines where output is no terminal
 
@@ -35,3 +42,15 @@ def show_progress() -> Callable[[int, int, str], None]:
             click.echo(f"step {done}/{total}  {text}", err=True)
 
     return show
+
+
+def report_record(
+    record: dict[str, Any], origin: DataOrigin, as_json: bool, sentences: list[str]
+) -> None:
+    """One JSON object or lines for people; both say what the data are and what this is not."""
+    if as_json:
+        data = {"synthetic": origin.synthetic, "fingerprint": origin.fingerprint}
+        click.echo(json.dumps({**record, "data": data, "notice": NOTICE}, allow_nan=False))
+        return
+    for sentence in (*sentences, f"data: {origin.sentence}", NOTICE):
+        click.echo(sentence)

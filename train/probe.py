@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 _STRENGTHS = (0.003, 0.03, 0.3)
-_RIDGE_PENALTIES = (100.0, 1000.0, 10000.0)
+_RIDGE_PENALTIES = (10.0, 100.0, 1000.0, 10000.0)
 _NUM_FOLDS = 3
 _NUM_GRADES = 5
 FloatArray = npt.NDArray[np.float64]

@@ -30,6 +30,7 @@ from train.tasks.weighted_metrics import ScoredEyes
 __all__ = ["measure_finetuned", "measure_probes", "scored", "spread_over_draws"]
 
 FloatArray = npt.NDArray[np.float64]
+_MAX_LABEL_DRAWS = 10  # for each draw asked for
 
 
 def measure_probes(
@@ -48,7 +49,7 @@ def measure_probes(
         for budget in settings.budgets:
             start = time.perf_counter()
             try:
-                eyes = _probe(features, data, spec, budget, settings.probe_draws, seed)
+                eyes, redrawn = _probe(features, data, spec, budget, settings.probe_draws, seed)
             except DataError as error:
                 yield _not_measured(spec, "probe", budget, str(error))
                 continue
@@ -57,7 +58,7 @@ def measure_probes(
                 readout="probe",
                 num_labels=budget,
                 eyes=eyes,
-                extra=spread_over_draws(eyes, spec),
+                extra=spread_over_draws(eyes, spec) | {"num_redrawn_label_draws": float(redrawn)},
                 seconds=time.perf_counter() - start,
             )
 
@@ -135,22 +136,40 @@ def _probe(
     budget: int,
     num_draws: int,
     seed: int,
-) -> ScoredEyes:
+) -> tuple[ScoredEyes, int]:
+    """Scores of every label draw, and how many draws held one class only."""
     truth, patients = truth_of(spec, data.train), data.train.patient_ids
     fit = probe_scores if spec.num_classes == 2 else probe_grades
-    rows = []
-    for draw in range(num_draws):
-        picked = draw_labeled(truth, label=spec.name, num_labels=budget, seed=seed, draw=draw)
-        rows.append(
-            fit(
-                features.train[picked],
-                truth[picked],
-                patients[picked],
-                features.test,
-                label=spec.name,
-            )
+    draws, num_redrawn = _draws_of_both_classes(truth, spec.name, budget, num_draws, seed)
+    rows = [
+        fit(
+            features.train[picked],
+            truth[picked],
+            patients[picked],
+            features.test,
+            label=spec.name,
         )
-    return scored(spec, data, np.stack(rows))
+        for picked in draws
+    ]
+    return scored(spec, data, np.stack(rows)), num_redrawn
+
+
+def _draws_of_both_classes(
+    truth: FloatArray, label: str, budget: int, num_draws: int, seed: int
+) -> tuple[list[npt.NDArray[np.int64]], int]:
+    """Label draws that hold two values of truth: who has seen no case yet labels on."""
+    found: list[npt.NDArray[np.int64]] = []
+    for draw in range(_MAX_LABEL_DRAWS * num_draws):
+        picked = draw_labeled(truth, label=label, num_labels=budget, seed=seed, draw=draw)
+        if _num_values(truth[picked]) > 1:
+            found.append(picked)
+        if len(found) == num_draws:
+            return found, draw + 1 - num_draws
+    raise DataError(
+        f"label '{label}': {budget} labelled eyes have one class only in "
+        f"{_MAX_LABEL_DRAWS * num_draws - len(found)} of {_MAX_LABEL_DRAWS * num_draws} draws; "
+        "use more labels"
+    )
 
 
 def _tasks_with_labels(data: TaskData) -> list[TaskSpec]:
@@ -182,13 +201,8 @@ def _finetune(
     progress: Progress | None,
 ) -> dict[str, FloatArray]:
     """Task name -> (N,) logits or grades of all test eyes."""
-    labeled = np.where(np.isfinite(truth_nt).any(1), 0.0, np.nan)
-    picked = draw_labeled(labeled, label="any task", num_labels=budget, seed=seed, draw=0)
-    # A head that sees one class only in these labels learns nothing that could be scored.
-    seen = [k for k in range(len(heads)) if _num_values(truth_nt[picked, k]) > 1]
+    picked, seen = _joint_draw(truth_nt, budget, seed)
     heads, truth_nt = [heads[k] for k in seen], truth_nt[:, seen]
-    if not heads:
-        raise DataError(f"{budget} labelled eyes have one class only in every task; use more")
     sizes = [1 if spec.num_classes == 2 else spec.num_classes for spec in heads]
     model = MultiHead(copy.deepcopy(encoder), sizes, features.mean, features.spread)
     fit_multi_head(
@@ -209,6 +223,28 @@ def _finetune(
                 known = truth[np.isfinite(truth)]
                 test[spec.name] = grades_by_share(test[spec.name], reference, known)
     return test
+
+
+def _joint_draw(
+    truth_nt: FloatArray, budget: int, seed: int
+) -> tuple[npt.NDArray[np.int64], list[int]]:
+    """Labelled eyes, and the tasks of which they hold both classes.
+
+    The first draw that serves every task, or else the one that serves most: a head that
+    sees one class only learns nothing that could be scored.
+    """
+    labeled = np.where(np.isfinite(truth_nt).any(1), 0.0, np.nan)
+    best: tuple[npt.NDArray[np.int64], list[int]] | None = None
+    for draw in range(_MAX_LABEL_DRAWS):
+        picked = draw_labeled(labeled, label="any task", num_labels=budget, seed=seed, draw=draw)
+        seen = [k for k in range(truth_nt.shape[1]) if _num_values(truth_nt[picked, k]) > 1]
+        if best is None or len(seen) > len(best[1]):
+            best = (picked, seen)
+        if len(seen) == truth_nt.shape[1]:
+            break
+    if best is None or not best[1]:
+        raise DataError(f"{budget} labelled eyes have one class only in every task; use more")
+    return best
 
 
 def _finetuned_row(

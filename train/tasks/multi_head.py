@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +45,7 @@ class MultiHeadConfig:
         encoder_rate_scale: the encoder's rate as a fraction of the heads'.
         weight_decay: AdamW's.
         probe_strength: inverse L2 penalty of the probes that the heads start from.
+        ema_decay: predict with a running average of the weights (`train.ema`); 0 = off.
         bfloat16: run the encoder in bfloat16; losses and predictions stay float32.
     """
 
@@ -52,6 +55,7 @@ class MultiHeadConfig:
     encoder_rate_scale: float = 0.3
     weight_decay: float = 0.05
     probe_strength: float = 0.03
+    ema_decay: float = 0.0
     bfloat16: bool = True
 
     def __post_init__(self) -> None:
@@ -65,6 +69,8 @@ class MultiHeadConfig:
                 f"learning_rate {self.learning_rate} must be in (0, 1) and encoder_rate_scale "
                 f"{self.encoder_rate_scale} in [0, 1]"
             )
+        if not 0 <= self.ema_decay < 1:
+            raise ConfigError(f"ema_decay is {self.ema_decay}; it must be in [0, 1)")
         if self.probe_strength <= 0 or self.weight_decay < 0:
             raise ConfigError(
                 f"probe_strength {self.probe_strength} must be > 0 and weight_decay "
@@ -168,15 +174,25 @@ def fit_multi_head(
     model.eval()
     images, truth = torch.from_numpy(images_nhwc), torch.from_numpy(truth_nt).float()
     device = device_of(model)
+    average = _weight_average(model, config.ema_decay)
     drawn = batches(len(images), config.batch_size, config.num_steps, seed)
     for step, picked in enumerate(drawn):
         with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
             outputs = model(normalize_cfp(images[picked].to(device)))
         loss = multi_head_loss(outputs, truth[picked].to(device))
         guard.step(loss, cosine_rate(step, config.num_steps, config.learning_rate))
+        if average is not None:
+            average.update(model)
         if progress is not None and (step + 1) % 20 == 0:
             progress(step + 1, config.num_steps, f"loss {float(loss.detach()):.3f}")
+    if average is not None:
+        average.copy_to(model)
     return model
+
+
+def _weight_average(model: MultiHead, decay: float) -> Any:
+    """The running average of the engine, imported only where it is asked for."""
+    return import_module("train.ema").EmaWeights(model, decay) if decay > 0 else None
 
 
 def predict(

@@ -125,7 +125,8 @@ def truth_of(spec: TaskSpec, split: SplitArrays) -> FloatArray:
         DataError: the data set has no such label.
     """
     if spec.label == LATERALITY:
-        return (split.eyes == "OS").astype(np.float64)
+        is_left: FloatArray = np.equal(split.eyes, "OS").astype(np.float64)
+        return is_left
     if spec.label not in split.label_names:
         raise DataError(
             f"task '{spec.name}' needs the label '{spec.label}'; the data set has "

@@ -98,6 +98,8 @@ class TaskRun:
         seed: of label draws and fine-tuning.
         settings: of the run, as JSON types.
         data_fingerprint: SHA-256 of the data set.
+        synthetic: the data set declares its eyes to be synthetic.
+        cpu_seconds: processor time of each stage by name.
         seconds: wall time of the whole.
     """
 
@@ -106,6 +108,8 @@ class TaskRun:
     seed: int
     settings: Mapping[str, Any]
     data_fingerprint: str
+    synthetic: bool
+    cpu_seconds: Mapping[str, float]
     seconds: float
 
     def result(self, task: str, readout: str, num_labels: int = 0) -> TaskResult:
@@ -126,6 +130,8 @@ class TaskRun:
             "seed": self.seed,
             "settings": dict(self.settings),
             "data_fingerprint": self.data_fingerprint,
+            "synthetic": self.synthetic,
+            "cpu_seconds": dict(self.cpu_seconds),
             "seconds": self.seconds,
             "results": [asdict(one) for one in self.results],
         }

@@ -183,16 +183,19 @@ def _predicted_codes(
 ) -> tuple[FloatArray, float]:
     """Components predicted for test CFPs, and the penalty chosen on validation eyes."""
     groups = _galleries(data.val)
-    best, best_rank, best_model = _PENALTIES[0], np.inf, None
+    best: tuple[float, float, FloatArray] | None = None
     for penalty in _PENALTIES:
         model = Ridge(alpha=penalty * len(codes.train)).fit(features.train, codes.train)
-        predicted = model.predict(features.val)
-        logs = [np.log(rank_of_own(predicted[g], codes.val[g]).expected()) for g in groups]
+        # scikit-learn drops the axis of a single component.
+        val, test = (
+            model.predict(part).reshape(len(part), -1) for part in (features.val, features.test)
+        )
+        logs = [np.log(rank_of_own(val[g], codes.val[g]).expected()) for g in groups]
         rank = float(np.concatenate(logs).mean())
-        if best_model is None or rank < best_rank:
-            best, best_rank, best_model = penalty, rank, model
-    assert best_model is not None
-    return best_model.predict(features.test), best
+        if best is None or rank < best[0]:
+            best = (rank, penalty, test)
+    assert best is not None
+    return best[2], best[1]
 
 
 def _galleries(split: SplitArrays) -> list[npt.NDArray[np.int64]]:

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from edge_runtime.errors import ConfigError, DataError
+from train.data.origin import read_origin
 from train.encoder import CfpEncoder
 from train.schedule import Progress
 from train.tasks.classification import measure_finetuned, measure_probes
@@ -78,23 +79,40 @@ def run_tasks(
             f"the encoder takes {encoder.config.size_px} px, the data were loaded at "
             f"{data.size_px} px; load them at the encoder's size"
         )
-    measured: list[Measurement] = []
-    stages = _stages(encoder, data, settings, names, seed, retrieval_heads, codes)
-    for number, (name, stage) in enumerate(stages):
-        if progress is not None:
-            progress(number, len(stages), name)
-        measured.extend(stage())
-    if progress is not None:
-        progress(len(stages), len(stages), "done")
-    measured.sort(key=lambda one: list(TASKS).index(one.task))  # stable: rows stay in order
+    measured, cpu_seconds = _measured(
+        _stages(encoder, data, settings, names, seed, retrieval_heads, codes), progress
+    )
+    before = time.process_time()
+    results = _results(measured, settings)
     return TaskRun(
-        results=_results(measured, settings),
+        results=results,
         predictions={one.key: one.eyes for one in measured if one.eyes is not None},
         seed=seed,
         settings=json.loads(json.dumps(asdict(settings))),  # as a run read from disk has them
         data_fingerprint=data.test.fingerprint,
+        synthetic=read_origin(data.index.root, fingerprint=data.test.fingerprint).synthetic,
+        cpu_seconds={**cpu_seconds, "intervals": time.process_time() - before},
         seconds=time.perf_counter() - started,
     )
+
+
+def _measured(
+    stages: Sequence[_Stage], progress: Progress | None
+) -> tuple[list[Measurement], dict[str, float]]:
+    """All rows in the order of the registry, and the processor time of each stage."""
+    measured: list[Measurement] = []
+    cpu_seconds = {}
+    for number, (name, stage) in enumerate(stages):
+        if progress is not None:
+            progress(number, len(stages), name)
+        before = time.process_time()
+        measured.extend(stage())
+        cpu_seconds[name] = time.process_time() - before
+    if progress is not None:
+        progress(len(stages), len(stages), "intervals")
+    order = list(TASKS)
+    measured.sort(key=lambda one: order.index(one.task))  # stable: rows of a task stay in order
+    return measured, cpu_seconds
 
 
 def _results(measured: Sequence[Measurement], settings: TaskSettings) -> tuple[TaskResult, ...]:
@@ -121,50 +139,40 @@ def _stages(
     heads: RetrievalHeads | None,
     codes: OctCodes | None,
 ) -> list[_Stage]:
-    """What is to be done, each stage with its name; features are made by the first that asks."""
+    """What is to be done, each stage with its name; features are made by the first."""
     made: list[FrozenFeatures] = []
 
-    def features() -> FrozenFeatures:
-        if not made:
-            made.append(frozen_features(encoder, data))
-        return made[0]
+    def make_features() -> list[Measurement]:
+        made.append(frozen_features(encoder, data))
+        return []
+
+    def probes() -> Iterable[Measurement]:
+        return measure_probes(made[0], data, classes, settings, seed=seed)
+
+    def tuned() -> Iterable[Measurement]:
+        return measure_finetuned(encoder, made[0], data, classes, settings, seed=seed)
+
+    def few_shot() -> Iterable[Measurement]:
+        return measure_few_shot(made[0], data, few, settings, seed=seed)
+
+    def retrieval() -> Iterable[Measurement]:
+        return measure_retrieval(made[0], data, pairs, settings, codes=codes, heads=heads)
+
+    def segmentation() -> Iterable[Measurement]:
+        return _segmented(encoder, data, masks, settings, seed)
 
     classes = tasks_of_kind("classification", names)
     few, pairs = tasks_of_kind("few_shot", names), tasks_of_kind("retrieval", names)
     masks = tasks_of_kind("segmentation", names)
-    probe = bool(classes) and "probe" in settings.readouts
-    tune = bool(classes) and "finetune" in settings.readouts
-    stages: list[tuple[bool, _Stage]] = [
-        (
-            probe,
-            ("probes", lambda: measure_probes(features(), data, classes, settings, seed=seed)),
-        ),
-        (
-            tune,
-            (
-                "fine-tuning",
-                lambda: measure_finetuned(encoder, features(), data, classes, settings, seed=seed),
-            ),
-        ),
-        (
-            bool(few),
-            ("few shot", lambda: measure_few_shot(features(), data, few, settings, seed=seed)),
-        ),
-        (
-            bool(pairs),
-            (
-                "retrieval",
-                lambda: measure_retrieval(
-                    features(), data, pairs, settings, codes=codes, heads=heads
-                ),
-            ),
-        ),
-        (
-            bool(masks),
-            ("segmentation", lambda: _segmented(encoder, data, masks, settings, seed)),
-        ),
-    ]
-    return [stage for wanted, stage in stages if wanted]
+    stages = (
+        ("features", make_features, bool(classes or few or pairs)),
+        ("probes", probes, bool(classes) and "probe" in settings.readouts),
+        ("fine-tuning", tuned, bool(classes) and "finetune" in settings.readouts),
+        ("few shot", few_shot, bool(few)),
+        ("retrieval", retrieval, bool(pairs)),
+        ("segmentation", segmentation, bool(masks)),
+    )
+    return [(name, stage) for name, stage, wanted in stages if wanted]
 
 
 def _segmented(
@@ -197,7 +205,8 @@ def _segmentation_row(spec: TaskSpec, result: Any) -> Measurement:
     """Dice an image, with the means of the other two metrics over the images that have one."""
     extra: dict[str, float] = {}
     for name in ("hd95", "cldice"):
-        values = np.asarray(getattr(result, name), np.float64)
+        per_image = getattr(result, f"{name}_n")  # None where the metric has no meaning
+        values = np.asarray([] if per_image is None else per_image, np.float64)
         known = values[np.isfinite(values)]
         if len(known):
             extra |= {name: float(known.mean()), f"num_with_{name}": float(len(known))}
@@ -205,8 +214,8 @@ def _segmentation_row(spec: TaskSpec, result: Any) -> Measurement:
     try:
         eyes = ScoredEyes(
             patient_ids=result.patient_ids,
-            truth=np.zeros(len(result.dice), np.float32),
-            scores=np.asarray(result.dice, np.float32)[None],
+            truth=np.zeros(len(result.dice_n), np.float32),
+            scores=np.asarray(result.dice_n, np.float32)[None],
         )
     except DataError as error:
         note = str(error)

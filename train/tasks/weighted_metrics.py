@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -178,7 +179,7 @@ def _mean(eyes: ScoredEyes, patients: IntArray) -> Callable[[Weights], FloatArra
     return lambda weights: _ratio(weights @ sums, weights @ counts).mean(1)
 
 
-def _ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
+def _ratio(numerator: npt.NDArray[Any], denominator: npt.NDArray[Any]) -> FloatArray:
     out = np.full(np.shape(denominator), np.nan)
     np.divide(numerator, denominator, out=out, where=denominator > 0)
     return out
