@@ -24,7 +24,7 @@ from train.structure.maps import (
 from train.structure.ridges import find_ridges, vessel_probability
 from train.structure.tokens import structure_tokens, token_structure
 
-SIZES = (96, 160, 448)
+SIZES = (96, 160, pytest.param(448, marks=pytest.mark.slow))
 
 
 def in_circle(image: np.ndarray) -> np.ndarray:

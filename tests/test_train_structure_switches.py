@@ -26,6 +26,9 @@ from train.structure.switches import (
     token_centers,
 )
 
+# One core per test process: threads cost more than they bring at these sizes.
+torch.set_num_threads(1)
+
 OFF = StructureConfig()
 FOV, VESSELS, DISC, MACULA = range(4)
 SIDE = 6
