@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset
 
@@ -59,7 +60,7 @@ class _Slices(Dataset[_Slice]):
         return torch.from_numpy(images), torch.from_numpy(targets)
 
 
-def _photograph(files: EyeFiles, spec: PreprocessSpec) -> np.ndarray:
+def _photograph(files: EyeFiles, spec: PreprocessSpec) -> npt.NDArray[np.uint8]:
     """(S, S, 3) uint8, by the runtime's preprocessing."""
     try:
         _, preprocessed = load_for_model(files.cfp, spec)
@@ -68,7 +69,7 @@ def _photograph(files: EyeFiles, spec: PreprocessSpec) -> np.ndarray:
     return preprocessed.image_hwc
 
 
-def _scans(files: EyeFiles) -> np.ndarray:
+def _scans(files: EyeFiles) -> npt.NDArray[np.uint8]:
     """(2, Z, X) uint8: horizontal, vertical."""
     try:
         return np.stack([decode_scan(files.oct_h, "oct_h"), decode_scan(files.oct_v, "oct_v")])
@@ -76,7 +77,9 @@ def _scans(files: EyeFiles) -> np.ndarray:
         raise DataError(f"{files.where}: {error}") from error
 
 
-def _targets(scans: list[np.ndarray], config: OctTargetConfig) -> np.ndarray:
+def _targets(
+    scans: list[npt.NDArray[np.uint8]], config: OctTargetConfig
+) -> npt.NDArray[np.float32]:
     """(N, 2, side, side) float32; scans of one shape are done together."""
     shapes = {one.shape for one in scans}
     out = np.empty((len(scans), 2, config.side_px, config.side_px), np.float32)
