@@ -143,7 +143,7 @@ def test_a_checkpoint_of_another_kind_is_refused(data_dir, chain, tmp_path):
         (("--seed", -1), "-1 is not in the range x>=0"),
         (("--device", "gpu"), "'gpu' is not one of 'auto', 'cpu', 'cuda'"),
         (("--size-px", 33), "size_px is 33"),
-        (("--routes", "joint"), "'joint' is not one of 'cfp_only', 'oct_informed'"),
+        (("--routes", "best"), "'best' is not one of 'cfp_first', 'cfp_only', 'contrastive'"),
     ],
 )
 def test_settings_out_of_range_end_with_2(data_dir, tmp_path, arguments, message):

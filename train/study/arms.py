@@ -18,6 +18,7 @@ from train.structure.config import StructureConfig
 __all__ = [
     "ABLATIONS",
     "ARMS",
+    "BALANCED",
     "MAIN_ARMS",
     "REFERENCE",
     "UNTRAINED",
@@ -27,14 +28,16 @@ __all__ = [
 
 REFERENCE = "oct_informed"
 UNTRAINED = "no_pretraining"
-MAIN_ARMS = (REFERENCE, "cfp_only", UNTRAINED)  # what the claim compares
-_TABLES = {"cfp_weighted": "cfp_first", "joint": "joint", "contrastive": "contrastive"}
+BALANCED = "cfp_weighted"
+# What the claim and its trade-off compare.
+MAIN_ARMS = (REFERENCE, BALANCED, "cfp_only", UNTRAINED)
+_TABLES = {BALANCED: "cfp_first", "joint": "joint", "contrastive": "contrastive"}
 _Change = Callable[[PretrainConfig], PretrainConfig]
 
 # What each arm is, in the words of the report.
 ARMS: Mapping[str, str] = {
     REFERENCE: "the method: OCT from the CFP alone, masked CFP beside it",
-    "cfp_weighted": "the method without its schedule: masked CFP counts three times throughout",
+    BALANCED: "the method without its schedule: masked CFP counts three times throughout",
     "cfp_only": "masked CFP reconstruction alone, larger batches for the same computing",
     "shuffled_oct": "the method with every CFP paired with another patient's OCT",
     "joint": "one encoder over masked CFP and OCT tokens, as MultiMAE",

@@ -114,7 +114,7 @@ PRESETS = {
             num_steps=1500,
             cfp_only_batch=96,
             seeds=(11, 12, 13),
-            arms_on_every_seed=(*(*MAIN_ARMS, "cfp_weighted", "shuffled_oct"),),
+            arms_on_every_seed=(*(*MAIN_ARMS, "shuffled_oct"),),
             ablation_steps=1000,
         ),
         StudyPreset(
