@@ -65,7 +65,8 @@ def study(
     from train.study.report import write_report
     from train.study.run import finished_cells, run_study
 
-    chosen, missing = preset(name), ()
+    chosen = preset(name)
+    missing: tuple[str, ...] = ()
     if finished_only:
         records, missing = finished_cells(chosen, out, parts=parts or _PARTS)
     else:
