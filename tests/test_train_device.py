@@ -24,6 +24,7 @@ from train.encoder import CfpEncoder
 from train.finetune import FinetuneConfig, finetune
 from train.masking import hidden_patches
 from train.pretrain import pretrain
+from train.routes import route_table
 from train.schedule import StepGuard
 from train.teacher import Teacher
 
@@ -96,7 +97,7 @@ def pretend(monkeypatch):
 @pytest.mark.parametrize("routes", ["oct_informed", "cfp_only"])
 def test_pretraining_moves_everything_it_touches(pretend, routes):
     target = replace(tiny_config().oct_target, num_components=0)
-    config = tiny_config(routes=routes, oct_target=target, num_steps=1)
+    config = tiny_config(routes=route_table(routes), oct_target=target, num_steps=1)
     done = pretrain(make_split(8), config, device=ELSEWHERE)
     assert pretend == [ELSEWHERE]
     assert {tensor.device for tensor in done.model.state_dict().values()} == {CPU}
@@ -122,7 +123,7 @@ def test_a_batch_left_behind_would_be_noticed(pretend, monkeypatch):
     """The check above is not blind."""
     monkeypatch.setattr(pretrain_module, "device_of", lambda _: CPU)
     with pytest.raises(RuntimeError, match=r"two .*devices"):
-        pretrain(make_split(8), tiny_config(routes="cfp_only"), device=ELSEWHERE)
+        pretrain(make_split(8), tiny_config(routes=route_table("cfp_only")), device=ELSEWHERE)
     assert pretend == []
 
 

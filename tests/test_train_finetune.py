@@ -17,6 +17,7 @@ from train.checkpoint import save_checkpoint
 from train.encoder import CfpEncoder
 from train.finetune import FinetuneConfig, finetune, masked_bce, save_finetuned, task_loss
 from train.pretrain import pretrain, pretrained_record, save_pretrained
+from train.routes import route_table
 from train.teacher import Teacher, TeacherOutput, load_teacher
 
 NAN = float("nan")
@@ -144,7 +145,7 @@ def test_a_skipped_step_is_counted_and_spoils_no_mean(data, monkeypatch):
 
 
 def test_a_teacher_says_which_encoder_it_came_from(data, tmp_path):
-    done = pretrain(data, tiny_config(routes="cfp_only", seed=3))
+    done = pretrain(data, tiny_config(routes=route_table("cfp_only"), seed=3))
     save_pretrained(tmp_path / "encoder", done)
     record = pretrained_record(tmp_path / "encoder")
     weights = (tmp_path / "encoder" / "model.safetensors").read_bytes()

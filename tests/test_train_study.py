@@ -103,7 +103,7 @@ def test_unknown_names_are_refused_with_the_choices():
     [
         ({"arms": ("oct_informed", "cfp_only", "x")}, r"names \['x'\]"),
         ({"ablations": ("y",)}, r"names \['y'\]"),
-        ({"arms_on_every_seed": ("oct_informed",)}, "needs oct_informed, cfp_only, no_pretr"),
+        ({"arms_on_every_seed": ("oct_informed",)}, "needs oct_informed, cfp_weighted, cfp_only"),
         ({"seeds": ()}, "give distinct ones"),
         ({"seeds": (1, 1)}, "give distinct ones"),
     ],
