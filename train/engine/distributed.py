@@ -6,6 +6,7 @@ CPU with gloo is tested with two processes; CUDA with NCCL is written and was ne
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections.abc import Iterator
@@ -74,6 +75,9 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
             logging.getLogger("train").setLevel(logging.ERROR)
         yield own
     finally:
+        # DDP and FSDP objects hold on to the groups in cycles: unless they go first, gloo's
+        # threads now and then outlive the group and abort the process at its end.
+        gc.collect()
         distributed.destroy_process_group()
 
 
