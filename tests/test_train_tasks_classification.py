@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import types
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +13,7 @@ from training_factory import TINY_ENCODER
 from edge_runtime.errors import ConfigError, DataError
 from train.encoder import CfpEncoder
 from train.probe import grades_by_share, probe_grades
+from train.tasks import multi_head as multi_head_module
 from train.tasks.classification import measure_finetuned, measure_probes
 from train.tasks.features import frozen_features
 from train.tasks.few_shot import draw_patients, measure_few_shot
@@ -202,9 +201,7 @@ def test_the_average_of_the_weights_sees_every_step_and_is_used(data, encoder, m
             torch.nn.init.zeros_(module.head.bias)
 
     seen = []
-    module = types.ModuleType("train.ema")
-    module.EmaWeights = Average
-    monkeypatch.setitem(sys.modules, "train.ema", module)
+    monkeypatch.setattr(multi_head_module, "EmaWeights", Average)
     features = frozen_features(encoder, data)
     truth = truth_of(CLASSES[6], data.train)[:, None]
     model = multi_head(encoder, features, (1,))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import types
 from dataclasses import dataclass, replace
 
@@ -15,6 +14,7 @@ from training_factory import FIELD_ENCODER, TINY_ENCODER
 
 from edge_runtime.errors import ConfigError, DataError
 from train.encoder import CfpEncoder
+from train.tasks import run as run_module
 from train.tasks.compare import compare_runs, summarize_seeds
 from train.tasks.registry import TASKS
 from train.tasks.run import run_tasks
@@ -73,7 +73,7 @@ def encoder_of(seed):
 def runs(data):
     """Two arms, of other encoders and one seed."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "train.tasks.segmentation", fake_segmentation())
+        patch.setattr(run_module, "run_segmentation", fake_segmentation().run_segmentation)
         return tuple(run_tasks(encoder_of(k), data, QUICK, seed=0) for k in (0, 1))
 
 
@@ -133,7 +133,7 @@ def test_a_stage_that_cannot_run_is_a_note_and_the_others_are_measured(data, mon
         raise DataError("no visit has the mask 'disc'")
 
     module = fake_segmentation(run_segmentation=broken)
-    monkeypatch.setitem(sys.modules, "train.tasks.segmentation", module)
+    monkeypatch.setattr(run_module, "run_segmentation", module.run_segmentation)
     run = run_tasks(encoder_of(0), data, QUICK, seed=0, tasks=["disc", "few_shot_edema"])
     assert run.result("disc", "decoder").note == "no visit has the mask 'disc'"
     assert run.result("disc", "decoder").interval is None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
-__all__ = ["use_fused"]
+__all__ = ["choose_attention", "use_fused"]
 
 
 def use_fused(device: torch.device) -> bool:
@@ -18,3 +19,10 @@ def use_fused(device: torch.device) -> bool:
         device: where the network will run.
     """
     return device.type == "cuda"
+
+
+def choose_attention(model: nn.Module, device: torch.device) -> None:
+    """Set every attention of a model (`fused_attn`, as timm names it) for its device."""
+    for module in model.modules():
+        if hasattr(module, "fused_attn"):
+            setattr(module, "fused_attn", use_fused(device))  # noqa: B010 - not nn.Module's own

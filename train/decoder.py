@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
 
 __all__ = ["SourceDecoder"]
 
@@ -21,6 +22,7 @@ class _CrossBlock(nn.Module):
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
+        self.fused_attn = False  # `train.attention.choose_attention` sets it by device
         self.query_norm = nn.LayerNorm(width)
         self.to_query = nn.Linear(width, width)
         self.to_key_value = nn.Linear(width, 2 * width)
@@ -41,12 +43,15 @@ class _CrossBlock(nn.Module):
     ) -> torch.Tensor:
         key, value = self.to_key_value(source_ntd).chunk(2, -1)
         query = self.to_query(self.query_norm(query_nqd))
-        # Written out: at these token counts the fused CPU kernel's backward is slower.
         key, value, query = self._heads(key), self._heads(value), self._heads(query)
-        logits = query @ key.transpose(-2, -1) * key.shape[-1] ** -0.5
-        if bias_nqt is not None:
-            logits = logits + bias_nqt[:, None]
-        mixed = logits.softmax(-1).to(value.dtype) @ value
+        bias = None if bias_nqt is None else bias_nqt[:, None]
+        if self.fused_attn:
+            mask = None if bias is None else bias.to(query.dtype)
+            mixed = scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        else:
+            logits = query @ key.transpose(-2, -1) * key.shape[-1] ** -0.5
+            logits = logits if bias is None else logits + bias
+            mixed = logits.softmax(-1).to(value.dtype) @ value
         query_nqd = query_nqd + self.merge(mixed.transpose(1, 2).flatten(2))
         out: torch.Tensor = query_nqd + self.mlp(query_nqd)
         return out

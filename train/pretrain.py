@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from edge_runtime.errors import ConfigError
+from train.attention import choose_attention
 from train.batch_norm import settle_batch_norm
 from train.checkpoint import (
     load_checkpoint,
@@ -177,6 +178,7 @@ def pretrain_from(
     """
     generator = seed_everything(config.seed)
     model = _build(config, _fit_components(source, config))
+    choose_attention(model, device or CPU)
     model.to(device or CPU)  # after its weights were drawn, before an optimiser holds them
     settings = _loop_config(config, fingerprint, engine or EngineConfig())
     loop = PretrainLoop(model, source, settings, generator, device=device_of(model))

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +22,7 @@ from torch.nn import functional
 from edge_runtime.errors import ConfigError
 from train.arrays import normalize_cfp
 from train.device import device_of
+from train.ema import EmaWeights
 from train.encoder import CfpEncoder
 from train.finetune import masked_bce
 from train.schedule import Progress, StepGuard, batches, cosine_rate, seed_everything
@@ -174,7 +173,7 @@ def fit_multi_head(
     model.eval()
     images, truth = torch.from_numpy(images_nhwc), torch.from_numpy(truth_nt).float()
     device = device_of(model)
-    average = _weight_average(model, config.ema_decay)
+    average = EmaWeights(model, config.ema_decay) if config.ema_decay > 0 else None
     drawn = batches(len(images), config.batch_size, config.num_steps, seed)
     for step, picked in enumerate(drawn):
         with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
@@ -188,11 +187,6 @@ def fit_multi_head(
     if average is not None:
         average.copy_to(model)
     return model
-
-
-def _weight_average(model: MultiHead, decay: float) -> Any:
-    """The running average of the engine, imported only where it is asked for."""
-    return import_module("train.ema").EmaWeights(model, decay) if decay > 0 else None
 
 
 def predict(

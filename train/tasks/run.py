@@ -16,8 +16,6 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
-from importlib import import_module
-from typing import Any
 
 import numpy as np
 
@@ -32,12 +30,16 @@ from train.tasks.few_shot import measure_few_shot
 from train.tasks.registry import TASKS, TaskSpec, tasks_of_kind
 from train.tasks.results import Measurement, TaskResult, TaskRun, result_of
 from train.tasks.retrieval import OctCodes, RetrievalHeads, measure_retrieval
+from train.tasks.segmentation import (
+    SegmentationResult,
+    SegmentationSettings,
+    run_segmentation,
+)
 from train.tasks.settings import TaskSettings
 from train.tasks.weighted_metrics import ScoredEyes
 
 __all__ = ["run_tasks"]
 
-_SEGMENTATION = "train.tasks.segmentation"
 _Stage = tuple[str, Callable[[], Iterable[Measurement]]]
 
 
@@ -182,16 +184,12 @@ def _segmented(
     settings: TaskSettings,
     seed: int,
 ) -> Iterator[Measurement]:
-    """The four segmentation tasks, imported only when one is asked for."""
+    """The four segmentation tasks, trained together."""
+    chosen = settings.segmentation or SegmentationSettings()
+    targets = [spec.label for spec in specs]
     try:
-        module = import_module(_SEGMENTATION)
-        chosen = settings.segmentation or module.SegmentationSettings()
-        found = module.run_segmentation(
-            encoder, data, chosen, targets=[spec.label for spec in specs], seed=seed, progress=None
-        )
-    except (DataError, ModuleNotFoundError) as error:
-        if isinstance(error, ModuleNotFoundError) and error.name != _SEGMENTATION:
-            raise
+        found = run_segmentation(encoder, data, chosen, targets=targets, seed=seed)
+    except DataError as error:
         for spec in specs:
             yield Measurement(
                 task=spec.name, readout="decoder", num_labels=0, eyes=None, note=str(error)
@@ -201,7 +199,7 @@ def _segmented(
         yield _segmentation_row(spec, found[spec.label])
 
 
-def _segmentation_row(spec: TaskSpec, result: Any) -> Measurement:
+def _segmentation_row(spec: TaskSpec, result: SegmentationResult) -> Measurement:
     """Dice an image, with the means of the other two metrics over the images that have one."""
     extra: dict[str, float] = {}
     for name in ("hd95", "cldice"):
