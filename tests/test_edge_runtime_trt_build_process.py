@@ -351,3 +351,19 @@ def test_memory_of_the_machine_is_read_from_the_kernel(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="does not say how much memory"):
         available_bytes(meminfo=tmp_path / "missing")
     assert available_bytes() > MIB
+
+
+def test_a_workspace_limit_that_is_not_taken_is_said(bundle: Bundle) -> None:
+    texts: list[str] = []
+    recipe, _ = make_recipe(bundle, tensorrt_version="10.3.0", precision="int8")
+
+    def report(event: dict[str, Any]) -> bool:
+        texts.append(event.get("text", ""))
+        return True
+
+    with FakeTensorRT("10.3.0").installed() as fake:
+        fake.fail("IBuilderConfig.set_memory_pool_limit", how="none")
+        build_engine(
+            fake.module, recipe, tiny_onnx(), workspace_bytes=MIB, timing_cache=b"", report=report
+        )
+    assert any(f"not the {MIB} asked for" in text for text in texts)
