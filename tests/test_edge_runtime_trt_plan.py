@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -289,3 +290,16 @@ def test_timings_that_are_not_whole_are_not_used(tmp_path: Path) -> None:
     (path,) = (tmp_path / "cache" / "timings").iterdir()
     path.write_bytes(path.read_bytes()[:-1])
     assert cache.timings("10.3.0", ORIN) == b""
+
+
+@pytest.mark.usefixtures("jetpack6")
+def test_a_cache_of_another_user_is_refused(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cache").mkdir(mode=0o700)
+    if os.geteuid() == 0:
+        os.chown(tmp_path / "cache", 4243, -1)  # root's own folders are trusted by everybody
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 4242)
+    with pytest.raises(ConfigError, match="belongs to another user"):
+        plan_of(bundle, tmp_path / "cache")
