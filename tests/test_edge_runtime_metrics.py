@@ -18,6 +18,7 @@ from edge_runtime.metrics import (
     cluster_bootstrap,
     confusion_counts,
     expected_calibration_error,
+    mean,
     paired_cluster_bootstrap,
     reliability_bins,
     roc_curve,
@@ -204,6 +205,18 @@ def test_cluster_bootstrap_fast_path_equals_general_path():
     fast = cluster_bootstrap(auroc, patients, labels, scores, num_draws=200)
     assert fast.low == pytest.approx(general.low, abs=1e-12)
     assert fast.high == pytest.approx(general.high, abs=1e-12)
+
+
+def test_the_mean_takes_a_path_that_equals_the_general_one():
+    patients, labels, scores = eyes()
+    for values in (labels == 1, scores):
+        fast = cluster_bootstrap(mean, patients, values, num_draws=200, seed=4)
+        slow = cluster_bootstrap(
+            lambda some: float(np.mean(some)), patients, values, num_draws=200, seed=4
+        )
+        assert (fast.value, fast.low, fast.high) == pytest.approx((slow.value, slow.low, slow.high))
+    with pytest.raises(ValueError, match="one or more"):
+        mean([])
 
 
 def test_cluster_bootstrap_widens_for_patients_and_keeps_names():

@@ -29,7 +29,7 @@ from edge_runtime.metrics.reliability import (
     expected_calibration_error,
     reliability_bins,
 )
-from edge_runtime.metrics.resampling import cluster_bootstrap, paired_cluster_bootstrap
+from edge_runtime.metrics.resampling import cluster_bootstrap, mean, paired_cluster_bootstrap
 
 __all__ = [
     "ConfusionCounts",
@@ -41,6 +41,7 @@ __all__ = [
     "cluster_bootstrap",
     "confusion_counts",
     "expected_calibration_error",
+    "mean",
     "paired_cluster_bootstrap",
     "reliability_bins",
     "roc_curve",
