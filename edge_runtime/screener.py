@@ -226,7 +226,7 @@ def _standing_warnings(bundle: Bundle, engine: Engine) -> tuple[str, ...]:
         warnings.append(SYNTHETIC_WARNING)
     if engine.precision == "fp32":
         warnings.append(FP32_WARNING)
-    elif _gate_status(bundle) != PASSED:
+    if engine.precision.startswith("int8") and _gate_status(bundle) != PASSED:
         warnings.append(UNPROVEN_WARNING.format(status=_gate_status(bundle)))
     return tuple(warnings)
 
@@ -238,7 +238,7 @@ def _gate_status(bundle: Bundle) -> str:
 
 
 def _require_proven(bundle: Bundle, precision: str) -> None:
-    if precision == "fp32" or _gate_status(bundle) == PASSED:
+    if not precision.startswith("int8") or _gate_status(bundle) == PASSED:
         return
     record = bundle.manifest.int8
     assert record is not None

@@ -114,6 +114,26 @@ def test_the_bundle_screens(workshop, calibrated):
     assert result["engine"]["int8_gate"] == "not_shown"
 
 
+def test_enough_patients_for_wide_limits_pass_and_screen_without_being_told(workshop, tmp_path):
+    write_data(tmp_path / "data", build_student(), num_patients=160)
+    out = tmp_path / "bundle8"
+    wide = GateLimits(max_auroc_drop=0.1, max_sensitivity_drop=0.25, max_specificity_drop=0.25)
+    outcome = calibrate_bundle(
+        workshop / "exported",
+        tmp_path / "data",
+        workshop / "keys" / "signing.key",
+        replace(CONFIG, limits=wide),
+        out_dir=out,
+    )
+    assert outcome.gate.report.status == "passed"
+    assert "passed: INT8 was shown" in (out / "MODEL_CARD.md").read_text()
+    image = next((tmp_path / "data" / "cfp").iterdir())
+    with Screener.open(out, trusted_keys=workshop / "keys" / "signing.pub") as screener:
+        result = screener.screen(image)
+    assert result.engine.int8_gate == "passed"
+    assert result.warnings == ()
+
+
 def test_figures_say_what_they_are_worth(calibrated):
     figures = read_bundle(calibrated, trusted_keys=None, require_signature=False).manifest.metrics
     for name in LABELS:
