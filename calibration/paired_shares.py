@@ -151,14 +151,14 @@ def num_eyes_needed(
 
     Args:
         discordance: share of the eyes on which the two differ.
-        margin: the largest drop that is accepted, above 0.
+        margin: the largest drop that is accepted, above 0, at most 1.
         level: two-sided coverage of the interval; the test is one-sided at (1 - level) / 2.
         power: chance of showing it.
 
     Raises:
         ValueError: a share is out of its range.
     """
-    if not (0.0 <= discordance <= 1.0 and 0.0 < margin < 1.0 and 0.0 < level < 1.0):
+    if not (0.0 <= discordance <= 1.0 and 0.0 < margin <= 1.0 and 0.0 < level < 1.0):
         raise ValueError(f"discordance {discordance}, margin {margin} or level {level} is no share")
     z = NormalDist().inv_cdf(0.5 + level / 2)
     half = discordance / 2

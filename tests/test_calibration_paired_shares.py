@@ -104,8 +104,10 @@ def test_the_least_number_is_where_no_flip_at_all_is_just_enough(level):
     least = num_eyes_needed(0.0, 0.02, level=level)
     assert tango_interval(0, 0, least, level).high < 0.02
     assert tango_interval(0, 0, least - 1, level).high >= 0.02
-    with pytest.raises(ValueError, match="no share"):
-        num_eyes_needed(0.1, 0.0)
+    for margin in (0.0, 1.1):
+        with pytest.raises(ValueError, match="no share"):
+            num_eyes_needed(0.1, margin)
+    assert num_eyes_needed(0.1, 1.0) == 1
 
 
 def judged(num_patients, pattern):
