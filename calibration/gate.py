@@ -35,8 +35,8 @@ from edge_runtime.metrics import auroc, paired_cluster_bootstrap
 __all__ = ["RULE", "GateCase", "GateLimits", "GateOutcome", "judge", "require_not_failed"]
 
 RULE = (
-    "v2: upper ends of all 95 % intervals below the limits; AUROC by patient bootstrap, Se and Sp by "
-    "Tango on Rao-Scott counts at cross-fitted thresholds; a measured loss fails"
+    "v2: upper ends of all 95 % intervals below the limits; AUROC by patient bootstrap, Se and Sp "
+    "by Tango on Rao-Scott counts at cross-fitted thresholds; a measured loss fails"
 )
 
 
