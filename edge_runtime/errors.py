@@ -11,6 +11,8 @@
     │   ├── BundleIntegrityError        a file's SHA-256 differs, or a file is missing or extra
     │   └── BundleSignatureError        unsigned, or signed by a key that is not trusted
     ├── EngineError                 5   the inference engine is missing or failed
+    │   ├── CudaError                   a CUDA call failed; the engine cannot be used again
+    │   └── EngineBusyError             too many waiting, or not answered in time
     ├── DataError                   6   a data set breaks its contract
     ├── CheckpointError             7   a checkpoint cannot be read or does not fit
     ├── GateRefusedError            8   INT8 lost more than the limit; the bundle is not released
@@ -30,8 +32,10 @@ __all__ = [
     "BundleSignatureError",
     "CheckpointError",
     "ConfigError",
+    "CudaError",
     "DataError",
     "EdgeScreenError",
+    "EngineBusyError",
     "EngineError",
     "FieldOfViewError",
     "GateRefusedError",
@@ -95,6 +99,14 @@ class EngineError(EdgeScreenError):
     """The inference engine asked for is missing, or a run failed."""
 
     exit_code = 5
+
+
+class CudaError(EngineError):
+    """A CUDA call returned an error code; what follows on the same context may fail, too."""
+
+
+class EngineBusyError(EngineError):
+    """A run was not begun, or not answered within the time that the caller waits."""
 
 
 class DataError(EdgeScreenError):
