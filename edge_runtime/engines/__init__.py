@@ -7,7 +7,8 @@ cannot run is an `EngineError`, never another engine.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from edge_runtime.errors import ConfigError, EngineError
@@ -18,7 +19,15 @@ if TYPE_CHECKING:
 
     from edge_runtime.bundle import Bundle
 
-__all__ = ["ENGINES", "PRECISIONS", "Engine", "ModelOutput", "bundle_precision", "open_engine"]
+__all__ = [
+    "ENGINES",
+    "PRECISIONS",
+    "Engine",
+    "EngineFacts",
+    "ModelOutput",
+    "bundle_precision",
+    "open_engine",
+]
 
 ENGINES = ("auto", "onnxruntime", "tensorrt")
 PRECISIONS = ("fp32", "int8")
@@ -41,6 +50,19 @@ class ModelOutput:
     evidence: NDArray[np.float32]
 
 
+@dataclass(frozen=True, kw_only=True)
+class EngineFacts:
+    """What an engine runs on; goes into every result, so that a figure can be traced.
+
+    Attributes:
+        details: Texts by name: versions, the GPU, the kind of memory, why this engine.
+        warnings: What it had to do without, for whoever reads the results.
+    """
+
+    details: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
 class Engine(Protocol):
     """Something that runs the graph of a bundle; `run` may be called from several threads."""
 
@@ -51,6 +73,10 @@ class Engine(Protocol):
     @property
     def precision(self) -> str:
         """Either "fp32" or "int8"."""
+
+    @property
+    def facts(self) -> EngineFacts:
+        """What it runs on, and what it had to do without."""
 
     def run(self, image_nhwc: NDArray[np.uint8]) -> ModelOutput:
         """Run one picture, uint8 (1, S, S, 3) RGB. Raises EngineError when it fails."""

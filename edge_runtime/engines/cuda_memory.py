@@ -127,6 +127,9 @@ class DeviceMemory(Protocol):
     def launch_graph(self) -> None:
         """Enqueue the graph."""
 
+    def drop_graph(self) -> None:
+        """Wait, and release the graph if there is one; before TensorRT's objects are released."""
+
     def close(self) -> None:
         """Release everything; a second call does nothing."""
 

@@ -96,6 +96,10 @@ class PycudaMemory:
 
     end_capture = launch_graph = abandon_capture = begin_capture
 
+    def drop_graph(self) -> None:
+        """Wait; there is no graph to release."""
+        self._drain()
+
     def close(self) -> None:
         """Release everything; a second call does nothing.
 

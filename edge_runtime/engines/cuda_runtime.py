@@ -38,6 +38,7 @@ class CudaPythonMemory:
         """
         self._runtime: Any = runtime
         self._closers = Closers()
+        self._graph_closers = Closers()
         self._device_addresses: dict[int, int] = {}
         self._graph: Any = None
         self.binding = f"cuda-python {_package_version()}"
@@ -102,18 +103,25 @@ class CudaPythonMemory:
     def end_capture(self) -> None:
         """Make the recorded work a graph that `launch_graph` runs."""
         recorded = self._call("cudaStreamEndCapture", self._stream)
-        self._closers.push(partial(self._call, "cudaGraphDestroy", recorded))
+        self._graph_closers.push(partial(self._call, "cudaGraphDestroy", recorded))
         self._graph = self._call("cudaGraphInstantiateWithFlags", recorded, 0)
-        self._closers.push(partial(self._call, "cudaGraphExecDestroy", self._graph))
+        self._graph_closers.push(partial(self._call, "cudaGraphExecDestroy", self._graph))
 
     def abandon_capture(self) -> None:
         """Leave the recording mode after a failure in it; never raises."""
-        # The answer is a failure in every case: an invalid recording, or none at all.
-        self._runtime.cudaStreamEndCapture(self._stream)
+        code, *recorded = self._runtime.cudaStreamEndCapture(self._stream)
+        if code == self._runtime.cudaError_t.cudaSuccess:
+            self._runtime.cudaGraphDestroy(recorded[0])
 
     def launch_graph(self) -> None:
         """Enqueue the graph."""
         self._call("cudaGraphLaunch", self._graph, self._stream)
+
+    def drop_graph(self) -> None:
+        """Wait, and release the graph if there is one."""
+        failures = self._graph_closers.close(first=self._drain)
+        if failures:
+            raise CudaError(failures)
 
     def close(self) -> None:
         """Release everything; a second call does nothing.
@@ -121,9 +129,16 @@ class CudaPythonMemory:
         Raises:
             CudaError: A release failed; the others were done all the same.
         """
-        failures = self._closers.close(first=self._drain)
+        failures = [
+            text
+            for text in (
+                self._graph_closers.close(first=self._drain),
+                self._closers.close(first=self._drain),
+            )
+            if text
+        ]
         if failures:
-            raise CudaError(failures)
+            raise CudaError("; ".join(failures))
 
     def _drain(self) -> None:
         self._call("cudaStreamSynchronize", self._stream)
