@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bundle_factory import LABELS, SIZE_PX, tiny_onnx
-from trt_factory import VERSIONS, Machine, make_machine
+from trt_machine import VERSIONS, Machine, make_machine
 
 from edge_runtime.engines.ort import OrtEngine
 from edge_runtime.engines.trt import TrtEngine

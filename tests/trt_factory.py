@@ -1,83 +1,66 @@
-"""A pretended Jetson: a fake TensorRT of one version on a fake GPU under one CUDA binding."""
+"""What the TensorRT tests share: a bundle, a device, and a fake that child processes see, too."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
-from bundle_factory import LABELS, SIZE_PX, tiny_onnx
-from fake_cuda import FakeDevice, install_fake_cuda
+from bundle_factory import build_bundle
 from fake_tensorrt.fake import FakeTensorRT
-from fake_tensorrt.plan import FakePlan
 
-from edge_runtime.engines.trt import TrtEngine
-from edge_runtime.engines.trt_options import TrtOptions
-from edge_runtime.engines.trt_session import TrtSession
+from edge_runtime.bundle import Bundle, read_bundle
+from edge_runtime.engines.trt_build_process import BuildResult
+from edge_runtime.engines.trt_builder import build_engine
+from edge_runtime.engines.trt_device import DeviceIdentity
+from edge_runtime.engines.trt_recipe import EngineRecipe
 
-VERSIONS = ("8.6.1", "10.3.0", "10.16.1.11", "11.4.0.106")
-
-
-@dataclass(kw_only=True)
-class Machine:
-    """What was installed; `assert_clean` is what every test ends with."""
-
-    tensorrt: FakeTensorRT
-    gpu: FakeDevice
-    binding: str
-
-    def plan(self, onnx: bytes | None = None) -> bytes:
-        """The engine of a graph, as this machine's builder would write it."""
-        return FakePlan(
-            version=self.tensorrt.version,
-            device=self.gpu.name,
-            compute_capability=self.gpu.compute_capability,
-            strongly_typed=False,
-            flags=(),
-            verbosity="LAYER_NAMES_ONLY",
-            profiles=(),
-            onnx=onnx or tiny_onnx(),
-        ).to_bytes()
-
-    def session(self, *, plan: bytes | None = None, **options: Any) -> TrtSession:
-        """A session that is not open."""
-        return TrtSession(
-            plan or self.plan(),
-            size_px=SIZE_PX,
-            num_labels=len(LABELS),
-            options=TrtOptions(**options),
-        )
-
-    def engine(self, *, plan: bytes | None = None, **options: Any) -> TrtEngine:
-        """An open engine."""
-        return TrtEngine(
-            self.session(plan=plan, **options),
-            precision="int8",
-            size_px=SIZE_PX,
-            options=TrtOptions(**options),
-        )
-
-    def assert_clean(self) -> None:
-        """Nothing is left over, and nothing was done that CUDA or pycuda forbid."""
-        assert self.tensorrt.live() == 0
-        assert self.gpu.left_over() == []
-        assert self.gpu.violations == []
+ORIN = DeviceIdentity(name="Orin", compute_capability="8.7", integrated=True)
 
 
-def make_machine(
-    monkeypatch: pytest.MonkeyPatch,
+def verified_bundle(folder: Path, **changes: Any) -> Bundle:
+    """A tiny signed bundle, read and verified."""
+    built = build_bundle(folder, **changes)
+    return read_bundle(built.folder, trusted_keys=built.trusted_keys)
+
+
+@contextmanager
+def installed(fake: FakeTensorRT, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorRT]:
+    """The fake as `tensorrt` of this process and of its children, as it is set up by now."""
+    with fake.installed(), monkeypatch.context() as patch:
+        for name, value in fake.environment().items():
+            patch.setenv(name, value)
+        yield fake
+
+
+def build_here(
+    recipe: EngineRecipe,
+    onnx: bytes,
     *,
-    version: str = "10.3.0",
-    binding: str = "cuda-python",
-    **gpu: Any,
-) -> Machine:
-    """Install both fakes for the length of a test."""
-    device = install_fake_cuda(monkeypatch, binding, FakeDevice(**gpu))
-    fake = FakeTensorRT(
-        version,
-        memory=device,
-        device_name=device.name,
-        compute_capability=device.compute_capability,
+    work_dir: Path,
+    workspace_bytes: int,
+    timing_cache: bytes,
+    progress: Any,
+) -> BuildResult:
+    """`run_build` in this process: for tests of what lies around it, where a child is too slow."""
+    assert list(work_dir.iterdir()) == []
+    built = build_engine(
+        sys.modules["tensorrt"],
+        recipe,
+        onnx,
+        workspace_bytes=workspace_bytes,
+        timing_cache=timing_cache,
+        report=lambda _event: True,
     )
-    monkeypatch.setitem(__import__("sys").modules, "tensorrt", fake.module)
-    return Machine(tensorrt=fake, gpu=device, binding=binding)
+    progress("built here")
+    return BuildResult(
+        plan=built.plan,
+        timing_cache=built.timing_cache,
+        tensors=built.tensors,
+        build_s=0.1,
+        log=(),
+        num_log_lines_dropped=0,
+    )
