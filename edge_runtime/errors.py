@@ -12,7 +12,8 @@
     │   └── BundleSignatureError        unsigned, or signed by a key that is not trusted
     ├── EngineError                 5   the inference engine is missing or failed
     │   ├── CudaError                   a CUDA call failed; the engine cannot be used again
-    │   └── EngineBusyError             too many waiting, or not answered in time
+    │   ├── EngineBusyError             too many waiting, or not answered in time
+    │   └── EngineNotBuiltError         TensorRT is there, its engine for this bundle is not
     ├── DataError                   6   a data set breaks its contract
     ├── CheckpointError             7   a checkpoint cannot be read or does not fit
     ├── GateRefusedError            8   INT8 lost more than the limit; the bundle is not released
@@ -37,6 +38,7 @@ __all__ = [
     "EdgeScreenError",
     "EngineBusyError",
     "EngineError",
+    "EngineNotBuiltError",
     "FieldOfViewError",
     "GateRefusedError",
     "ImageError",
@@ -107,6 +109,10 @@ class CudaError(EngineError):
 
 class EngineBusyError(EngineError):
     """A run was not begun, or not answered within the time that the caller waits."""
+
+
+class EngineNotBuiltError(EngineError):
+    """No engine of this bundle was built for the TensorRT and the GPU of this machine."""
 
 
 class DataError(EdgeScreenError):

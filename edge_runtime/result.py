@@ -196,10 +196,18 @@ class BundleIdentity:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineIdentity:
-    """Which engine and precision computed the logits."""
+    """Which engine and precision computed the logits.
+
+    `details` says on what, in texts: versions, the GPU, the kind of memory, why this engine.
+    """
 
     name: str
     precision: str
+    details: Mapping[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON object `engine`."""
+        return {"name": self.name, "precision": self.precision, "details": dict(self.details)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,7 +243,7 @@ class ScreeningResult:
             "disposition": self.disposition.value,
             "eyes": [eye.to_dict() for eye in self.eyes],
             "bundle": vars(self.bundle).copy(),
-            "engine": vars(self.engine).copy(),
+            "engine": self.engine.to_dict(),
             "warnings": list(self.warnings),
             "notice": NOTICE,
         }

@@ -22,6 +22,7 @@ import numpy as np
 from edge_runtime.bundle import Bundle, read_bundle
 from edge_runtime.decision import patient_disposition
 from edge_runtime.engines import Engine, open_engine
+from edge_runtime.engines.trt_options import TrtOptions
 from edge_runtime.errors import BundleFormatError, ConfigError
 from edge_runtime.examination import Examination
 from edge_runtime.eye_pipeline import EyePipeline
@@ -35,7 +36,7 @@ from edge_runtime.result import (
     ScreeningResult,
 )
 
-__all__ = ["FP32_WARNING", "SAME_IMAGE", "Screener"]
+__all__ = ["FP16_WARNING", "FP32_WARNING", "SAME_IMAGE", "Screener"]
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +44,10 @@ SAME_IMAGE = "same image given for two eyes"
 FP32_WARNING = (
     "answered by the FP32 model; the operating points were set on the INT8 model's scores"
 )
+FP16_WARNING = (
+    "answered by the FP16 model; the operating points were set on the INT8 model's scores"
+)
+_OTHER_SCORES = {"fp32": FP32_WARNING, "fp16": FP16_WARNING}
 
 
 class Screener:
@@ -85,6 +90,8 @@ class Screener:
         engine: str = "auto",
         precision: str = "int8",
         num_threads: int = 1,
+        cache_dir: Path | str | None = None,
+        tensorrt: TrtOptions | None = None,
     ) -> Screener:
         """Verify the bundle (signature, hashes, content) and open the engine on its bytes.
 
@@ -92,9 +99,11 @@ class Screener:
             bundle_dir: Folder of the bundle.
             trusted_keys: Public key file, or folder of `*.pub`; None looks where
                 `edge_runtime.signing.find_trusted_keys` says, never inside the bundle.
-            engine: "auto", "onnxruntime" or "tensorrt" (not built yet: refused).
-            precision: "int8" or "fp32".
-            num_threads: Threads inside one run.
+            engine: "auto", "onnxruntime" or "tensorrt"; see `edge_runtime.engines.open_engine`.
+            precision: "int8", "fp32", or "fp16" (TensorRT only).
+            num_threads: Threads inside one run of ONNX Runtime.
+            cache_dir: Where `edge-screen engine build` put its engines; None: its default.
+            tensorrt: How to run a TensorRT engine; None: the defaults.
 
         Raises:
             BundleError: If the bundle cannot be trusted or used.
@@ -104,7 +113,14 @@ class Screener:
         require_opencv()
         explicit = None if trusted_keys is None else Path(trusted_keys)
         bundle = read_bundle(Path(bundle_dir), trusted_keys=explicit)
-        opened = open_engine(bundle, engine=engine, precision=precision, num_threads=num_threads)
+        opened = open_engine(
+            bundle,
+            engine=engine,
+            precision=precision,
+            num_threads=num_threads,
+            cache_dir=None if cache_dir is None else Path(cache_dir),
+            tensorrt=tensorrt,
+        )
         return cls(bundle, opened)
 
     @property
@@ -193,7 +209,11 @@ class Screener:
                 sha256=bundle.sha256,
                 key_id=bundle.key_id,
             ),
-            engine=EngineIdentity(name=self._engine.name, precision=self._engine.precision),
+            engine=EngineIdentity(
+                name=self._engine.name,
+                precision=self._engine.precision,
+                details=self._engine.facts.details,
+            ),
             warnings=tuple(warnings),
         )
 
@@ -203,9 +223,9 @@ def _standing_warnings(bundle: Bundle, engine: Engine) -> tuple[str, ...]:
     warnings = []
     if bundle.manifest.is_synthetic:
         warnings.append(SYNTHETIC_WARNING)
-    if engine.precision == "fp32":
-        warnings.append(FP32_WARNING)
-    return tuple(warnings)
+    if engine.precision in _OTHER_SCORES:
+        warnings.append(_OTHER_SCORES[engine.precision])
+    return (*warnings, *engine.facts.warnings)
 
 
 def _refuse_shared_images(eyes: list[EyeResult]) -> list[EyeResult]:

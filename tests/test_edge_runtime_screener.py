@@ -16,7 +16,7 @@ from bundle_factory import BuiltBundle, build_bundle, fundus_png
 
 from edge_runtime import eye_pipeline
 from edge_runtime.bundle import Bundle, read_bundle
-from edge_runtime.engines import ModelOutput
+from edge_runtime.engines import EngineFacts, ModelOutput
 from edge_runtime.errors import (
     BundleFormatError,
     BundleSignatureError,
@@ -39,6 +39,7 @@ class FakeEngine:
 
     name = "onnxruntime"
     precision = "int8"
+    facts = EngineFacts()
 
     def __init__(
         self,

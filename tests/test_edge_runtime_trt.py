@@ -264,7 +264,7 @@ def test_a_device_that_hangs_while_closing_is_given_up(jetson: Machine) -> None:
     slow_machine(jetson, gate)
     with pytest.raises(EngineBusyError):
         engine.run(np.zeros((1, SIZE_PX, SIZE_PX, 3), np.uint8))
-    with pytest.raises(EngineError, match="did not answer within 0.05 s while"):
+    with pytest.raises(EngineError, match=r"did not answer within 0\.05 s while"):
         engine._thread.stop(engine._session.close, timeout_s=0.05)
     gate.set()
     engine._thread._thread.join(5.0)

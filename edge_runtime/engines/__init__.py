@@ -11,17 +11,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from edge_runtime.errors import ConfigError, EngineError
+from edge_runtime.errors import ConfigError, EngineNotBuiltError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     from numpy.typing import NDArray
 
     from edge_runtime.bundle import Bundle
+    from edge_runtime.engines.trt_options import TrtOptions
 
 __all__ = [
     "ENGINES",
     "PRECISIONS",
+    "TENSORRT_PRECISIONS",
     "Engine",
     "EngineFacts",
     "ModelOutput",
@@ -30,7 +34,8 @@ __all__ = [
 ]
 
 ENGINES = ("auto", "onnxruntime", "tensorrt")
-PRECISIONS = ("fp32", "int8")
+PRECISIONS = ("fp32", "int8")  # of every engine
+TENSORRT_PRECISIONS = ("fp32", "fp16", "int8")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,6 +67,12 @@ class EngineFacts:
     details: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
+    def with_more(self, details: Mapping[str, str], warnings: tuple[str, ...] = ()) -> EngineFacts:
+        """Return these facts followed by others."""
+        return EngineFacts(
+            details={**self.details, **details}, warnings=(*self.warnings, *warnings)
+        )
+
 
 class Engine(Protocol):
     """Something that runs the graph of a bundle; `run` may be called from several threads."""
@@ -72,7 +83,7 @@ class Engine(Protocol):
 
     @property
     def precision(self) -> str:
-        """Either "fp32" or "int8"."""
+        """One of "fp32", "fp16" and "int8"."""
 
     @property
     def facts(self) -> EngineFacts:
@@ -91,37 +102,99 @@ def bundle_precision(precision: str) -> str:
 
 
 def open_engine(
-    bundle: Bundle, *, engine: str = "auto", precision: str = "int8", num_threads: int = 1
+    bundle: Bundle,
+    *,
+    engine: str = "auto",
+    precision: str = "int8",
+    num_threads: int = 1,
+    cache_dir: Path | None = None,
+    tensorrt: TrtOptions | None = None,
 ) -> Engine:
     """Open the engine that was asked for on the verified bytes of the bundle.
 
+    "auto" is TensorRT where it is installed and an engine of this bundle was built here, and ONNX
+    Runtime otherwise; which and why is in `facts.details["chosen"]`, and a TensorRT without a
+    built engine is a warning. A TensorRT that is installed and broken is an error, also for
+    "auto": a device that has a fault must not hide it by being slower.
+
     Args:
         bundle: Verified bundle.
-        engine: "auto" (ONNX Runtime on the CPU in this version), "onnxruntime" or "tensorrt".
-        precision: "int8" or "fp32".
-        num_threads: Threads inside one run; more than 1 rarely pays (screen in threads instead).
+        engine: "auto", "onnxruntime" or "tensorrt". Nothing runs in the place of what is named.
+        precision: "int8", "fp32", or "fp16" (TensorRT only).
+        num_threads: Threads inside one run of ONNX Runtime; more than 1 rarely pays (screen in
+            threads instead).
+        cache_dir: Root of the engine cache; None: `trt_cache.default_cache_dir`.
+        tensorrt: How to run a TensorRT engine; None: the defaults of `TrtOptions`.
 
     Raises:
         ConfigError: If an argument is unknown or out of range.
         EngineError: If the engine cannot be opened.
+        EngineNotBuiltError: If "tensorrt" has no engine for this bundle yet.
     """
     if engine not in ENGINES:
         raise ConfigError(f"engine is {engine!r}; use one of {', '.join(ENGINES)}")
-    if precision not in PRECISIONS:
-        raise ConfigError(f"precision is {precision!r}; use one of {', '.join(PRECISIONS)}")
+    if precision not in TENSORRT_PRECISIONS:
+        words = ", ".join(TENSORRT_PRECISIONS)
+        raise ConfigError(f"precision is {precision!r}; use one of {words}")
     if not 1 <= num_threads <= 64:
         raise ConfigError(f"num_threads is {num_threads}; use 1 to 64")
+    facts = EngineFacts()
     if engine == "tensorrt":
-        raise EngineError(
-            "the TensorRT engine is designed but not built yet in this version, and nothing else "
-            "runs in its place; use engine 'onnxruntime' (or 'auto')"
-        )
+        return _open_tensorrt(bundle, precision, cache_dir, tensorrt, facts)
+    if engine == "auto":
+        if _has_tensorrt():
+            chosen = EngineFacts(details={"chosen": "auto: a TensorRT engine was built here"})
+            try:
+                return _open_tensorrt(bundle, precision, cache_dir, tensorrt, chosen)
+            except EngineNotBuiltError as error:
+                reason = f"auto: ONNX Runtime on the CPU, because {error}"
+                facts = EngineFacts(details={"chosen": reason}, warnings=(reason,))
+        else:
+            reason = "auto: ONNX Runtime on the CPU, because TensorRT is not installed"
+            facts = EngineFacts(details={"chosen": reason})
+    return _open_onnxruntime(bundle, precision, num_threads, facts)
+
+
+def _has_tensorrt() -> bool:
+    """Whether TensorRT is installed; that it can be loaded is for `import_tensorrt` to say."""
+    try:
+        import tensorrt  # noqa: F401
+    except ModuleNotFoundError as error:
+        return error.name != "tensorrt"
+    except Exception:  # installed and broken
+        return True
+    return True
+
+
+def _open_tensorrt(
+    bundle: Bundle,
+    precision: str,
+    cache_dir: Path | None,
+    options: TrtOptions | None,
+    facts: EngineFacts,
+) -> Engine:
+    from edge_runtime.engines.trt_open import open_tensorrt
+
+    return open_tensorrt(
+        bundle, precision=precision, cache_dir=cache_dir, options=options, facts=facts
+    )
+
+
+def _open_onnxruntime(
+    bundle: Bundle, precision: str, num_threads: int, facts: EngineFacts
+) -> Engine:
     from edge_runtime.engines.ort import OrtEngine
 
+    if precision not in PRECISIONS:
+        raise ConfigError(
+            f"precision is {precision!r}, which ONNX Runtime does not have here; use one of "
+            f"{', '.join(PRECISIONS)}, or engine 'tensorrt' with an engine built for it"
+        )
     return OrtEngine(
         bundle.model_bytes(bundle_precision(precision)),
         precision=precision,
         size_px=bundle.manifest.preprocess_spec().size_px,
         num_labels=len(bundle.manifest.labels),
         num_threads=num_threads,
+        facts=facts,
     )

@@ -38,6 +38,7 @@ class OrtEngine:
         size_px: int,
         num_labels: int,
         num_threads: int = 1,
+        facts: EngineFacts | None = None,
     ) -> None:
         """Load the graph and check it against the contract.
 
@@ -48,6 +49,7 @@ class OrtEngine:
             size_px: Side S of the input picture.
             num_labels: L.
             num_threads: Threads inside one run.
+            facts: What the opener knows already, for example why this engine.
 
         Raises:
             EngineError: If ONNX Runtime is missing, refuses the graph, uses another provider than
@@ -58,7 +60,7 @@ class OrtEngine:
         self._session: Any = _load(model_bytes, num_threads)
         _check_input(self._session.get_inputs(), self._shape)
         self._output_shapes = _check_outputs(self._session.get_outputs(), num_labels)
-        self._facts = EngineFacts(details=_details(num_threads))
+        self._facts = (facts or EngineFacts()).with_more(_details(num_threads))
 
     @property
     def facts(self) -> EngineFacts:

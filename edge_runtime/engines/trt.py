@@ -7,7 +7,6 @@ context computes after an error is not to be trusted. It can still be closed, an
 from __future__ import annotations
 
 import weakref
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -35,6 +34,7 @@ class TrtEngine:
         precision: str,
         size_px: int,
         options: TrtOptions,
+        facts: EngineFacts | None = None,
     ) -> None:
         """Open the session on a thread of its own.
 
@@ -43,6 +43,7 @@ class TrtEngine:
             precision: "fp32", "fp16" or "int8"; carried into results.
             size_px: Side S of the input picture.
             options: How to run.
+            facts: What the opener knows already, for example why this engine and which plan.
 
         Raises:
             EngineError: TensorRT or CUDA refuses; everything is released by then.
@@ -60,10 +61,11 @@ class TrtEngine:
         )
         self._close = weakref.finalize(self, _stop, self._thread, session, options.open_timeout_s)
         try:
-            self._facts = self._thread.call(session.open, timeout_s=options.open_timeout_s)
+            found = self._thread.call(session.open, timeout_s=options.open_timeout_s)
         except EdgeScreenError as error:
             text = _then(str(error), self._release())
             raise type(error)(text) from None
+        self._facts = (facts or EngineFacts()).with_more(found.details, found.warnings)
 
     @property
     def facts(self) -> EngineFacts:
@@ -101,10 +103,6 @@ class TrtEngine:
             EngineError: A release failed, or the device hangs; nothing more can be done.
         """
         self._close()
-
-    def add_details(self, **details: str) -> None:
-        """Add to the facts what only the opener knows, for example which plan it is."""
-        self._facts = replace(self._facts, details={**self._facts.details, **details})
 
     def _release(self) -> str | None:
         try:

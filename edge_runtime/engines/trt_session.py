@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from edge_runtime.engines import EngineFacts
 from edge_runtime.engines.cuda_memory import DeviceMemory, SharedBlock, open_device_memory
 from edge_runtime.engines.io_contract import INPUT_NAME, OUTPUT_NAMES, check_output_shapes
+from edge_runtime.engines.trt_capabilities import import_tensorrt
 from edge_runtime.engines.trt_log import TrtLogger, trt_logger
 from edge_runtime.engines.trt_options import TrtOptions
 from edge_runtime.errors import CudaError, EngineError
@@ -68,7 +69,7 @@ class TrtSession:
         Raises:
             EngineError: TensorRT or CUDA refuses. `close` must be called all the same.
         """
-        trt = _import_tensorrt()
+        trt = import_tensorrt()
         self._log: TrtLogger = trt_logger(trt)
         options = self._options
         self._memory = open_device_memory(
@@ -259,17 +260,6 @@ class TrtSession:
         words = self._log.complaints()
         said = f" ({words})" if words else ""
         raise EngineError(f"TensorRT: {function.__name__} {problem}{said}; {remedy}")
-
-
-def _import_tensorrt() -> Any:
-    try:
-        import tensorrt
-    except ImportError as error:
-        raise EngineError(
-            f"tensorrt cannot be imported ({error}); it comes with JetPack: make the virtual "
-            "environment with --system-site-packages (docs/jetson.md)"
-        ) from None
-    return tensorrt
 
 
 def _failure_of(release: Callable[[], None]) -> str | None:
