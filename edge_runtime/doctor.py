@@ -7,11 +7,11 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from edge_runtime import __version__
+from edge_runtime.gpu_doctor import GpuReport, diagnose_gpu
 from edge_runtime.opencv_floor import opencv_problem
 from edge_runtime.result import NOTICE
 
@@ -31,11 +31,12 @@ class DoctorReport:
     """The state of one machine.
 
     Attributes:
-        engine: Engine that `engine="auto"` opens, None when none can be opened.
+        engine: Engine that `engine="auto"` opens, None when none can be opened; "tensorrt" only
+            for a bundle whose engine was built here.
         engine_reason: Why that one.
         decoder_problem: Why `Screener.open` would refuse this OpenCV, None when it would not.
         providers: Execution providers of the installed onnxruntime.
-        optional: Whether packages of engines not built yet can be imported.
+        gpu: TensorRT, the bindings of CUDA and the GPU.
         problems: What must be put right, each with its remedy.
     """
 
@@ -47,7 +48,7 @@ class DoctorReport:
     distributions: dict[str, str | None]
     cpu_features: tuple[str, ...]
     providers: tuple[str, ...]
-    optional: dict[str, bool]
+    gpu: GpuReport
     engine: str | None
     engine_reason: str
     decoder_problem: str | None
@@ -75,6 +76,7 @@ def diagnose(*, find_version: Callable[[str], str | None] | None = None) -> Doct
     providers, import_error = _providers()
     runs = "CPUExecutionProvider" in providers
     decoder_problem = opencv_problem()
+    gpu = diagnose_gpu()
     return DoctorReport(
         version=__version__,
         python=platform.python_version(),
@@ -84,11 +86,14 @@ def diagnose(*, find_version: Callable[[str], str | None] | None = None) -> Doct
         distributions=distributions,
         cpu_features=cpu_features(_read_text(Path("/proc/cpuinfo"))),
         providers=providers,
-        optional={name: find_spec(name) is not None for name in ("tensorrt", "pycuda")},
-        engine="onnxruntime" if runs else None,
-        engine_reason=_engine_reason(runs, import_error),
+        gpu=gpu,
+        engine=_engine(runs, gpu),
+        engine_reason=_engine_reason(runs, import_error, gpu),
         decoder_problem=decoder_problem,
-        problems=_problems(packages, distributions, import_error, decoder_problem),
+        problems=(
+            *_problems(packages, distributions, import_error, decoder_problem),
+            *gpu.problems,
+        ),
     )
 
 
@@ -107,15 +112,28 @@ def _providers() -> tuple[tuple[str, ...], str | None]:
     return tuple(onnxruntime.get_available_providers()), None
 
 
-def _engine_reason(runs: bool, import_error: str | None) -> str:
+def _engine(runs: bool, gpu: GpuReport) -> str | None:
+    if gpu.can_run:
+        return "tensorrt"
+    return "onnxruntime" if runs and gpu.tensorrt is None and not gpu.problems else None
+
+
+def _engine_reason(runs: bool, import_error: str | None, gpu: GpuReport) -> str:
+    if gpu.can_run:
+        return (
+            "TensorRT for a bundle whose engine `edge-screen engine build` has built here; "
+            "onnxruntime on the CPU, with a warning, for any other"
+        )
+    if gpu.problems:
+        return (
+            "TensorRT is installed and cannot be used, which `auto` does not hide; put it right, "
+            "or give --engine onnxruntime"
+        )
     if import_error is not None:
         return f"onnxruntime cannot be imported: {import_error}"
     if not runs:
         return "the installed onnxruntime has no CPUExecutionProvider"
-    return (
-        "onnxruntime on the CPU: the only engine of this version (TensorRT is designed but not "
-        "built yet; other execution providers are not used)"
-    )
+    return "onnxruntime on the CPU, because TensorRT is not installed"
 
 
 def _problems(

@@ -128,6 +128,11 @@ class Screener:
         """The verified bundle."""
         return self._bundle
 
+    @property
+    def engine(self) -> Engine:
+        """The open engine; its `facts` say what it runs on."""
+        return self._engine
+
     def screen(
         self,
         examination: Examination | bytes | Path,

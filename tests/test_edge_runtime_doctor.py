@@ -6,6 +6,8 @@ import json
 import sys
 
 import pytest
+from trt_factory import ORIN
+from trt_machine import make_machine
 
 from edge_runtime.doctor import cpu_features, diagnose
 from edge_runtime.report_text import doctor_text
@@ -20,12 +22,18 @@ GOOD = {
 }
 
 
+@pytest.fixture(autouse=True)
+def no_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without TensorRT, whatever this one has."""
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+
+
 def test_a_healthy_machine_has_no_problem() -> None:
     report = diagnose(find_version=GOOD.get)
     assert report.problems == ()
     assert report.can_screen
     assert report.engine == "onnxruntime"
-    assert "TensorRT is designed but not" in report.engine_reason
+    assert "because TensorRT is not installed" in report.engine_reason
     assert "CPUExecutionProvider" in report.providers
     assert json.loads(json.dumps(report.to_dict()))["can_screen"] is True
     assert "PROBLEM" not in doctor_text(report)
@@ -63,6 +71,45 @@ def test_without_onnxruntime_nothing_can_screen(monkeypatch: pytest.MonkeyPatch)
     assert report.engine is None
     assert report.providers == ()
     assert "onnxruntime cannot be imported" in report.problems[0]
+
+
+def test_a_jetson_names_tensorrt_the_gpu_and_the_binding(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_machine(monkeypatch)
+    monkeypatch.setattr("edge_runtime.gpu_doctor.read_device", lambda: ORIN)
+    report = diagnose(find_version=GOOD.get)
+    assert (report.engine, report.problems) == ("tensorrt", ())
+    assert "TensorRT   10.3.0, GPU Orin, compute capability 8.7" in doctor_text(report)
+    assert report.gpu.cuda_bindings["cuda-python"] == ""
+    assert "pycuda not installed" in doctor_text(report)
+    assert json.loads(json.dumps(report.to_dict()))["gpu"]["tensorrt"] == "10.3.0"
+
+
+@pytest.mark.parametrize(
+    ("version", "binding", "problem"),
+    [
+        ("10.3.0", "none", "no Python binding of CUDA"),
+        ("10.3.0", "cuda-python", "no CUDA driver here"),
+    ],
+)
+def test_a_tensorrt_that_cannot_run_is_a_problem_and_not_hidden(
+    monkeypatch: pytest.MonkeyPatch, version: str, binding: str, problem: str
+) -> None:
+    make_machine(monkeypatch, version=version, binding=binding)
+    if "driver" not in problem:
+        monkeypatch.setattr("edge_runtime.gpu_doctor.read_device", lambda: ORIN)
+    report = diagnose(find_version=GOOD.get)
+    assert problem in report.problems[0]
+    assert report.engine is None
+    assert not report.can_screen
+    assert "--engine onnxruntime" in report.engine_reason
+
+
+def test_a_tensorrt_of_jetpack_5_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = make_machine(monkeypatch)
+    machine.tensorrt.module.__version__ = "8.5.2"
+    monkeypatch.setattr("edge_runtime.gpu_doctor.read_device", lambda: ORIN)
+    report = diagnose(find_version=GOOD.get)
+    assert "JetPack 5 is not supported" in report.problems[0]
 
 
 @pytest.mark.parametrize(

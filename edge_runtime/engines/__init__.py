@@ -30,6 +30,7 @@ __all__ = [
     "EngineFacts",
     "ModelOutput",
     "bundle_precision",
+    "has_tensorrt",
     "open_engine",
 ]
 
@@ -142,7 +143,7 @@ def open_engine(
     if engine == "tensorrt":
         return _open_tensorrt(bundle, precision, cache_dir, tensorrt, facts)
     if engine == "auto":
-        if _has_tensorrt():
+        if has_tensorrt():
             chosen = EngineFacts(details={"chosen": "auto: a TensorRT engine was built here"})
             try:
                 return _open_tensorrt(bundle, precision, cache_dir, tensorrt, chosen)
@@ -155,7 +156,7 @@ def open_engine(
     return _open_onnxruntime(bundle, precision, num_threads, facts)
 
 
-def _has_tensorrt() -> bool:
+def has_tensorrt() -> bool:
     """Whether TensorRT is installed; that it can be loaded is for `import_tensorrt` to say."""
     try:
         import tensorrt  # noqa: F401
