@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from edge_runtime import __version__
-from edge_runtime.gpu_doctor import GpuReport, diagnose_gpu
+from edge_runtime.engines import has_tensorrt
+from edge_runtime.engines.cuda_memory import find_bindings
+from edge_runtime.engines.trt_survey import TrtSurvey, survey_tensorrt
 from edge_runtime.opencv_floor import opencv_problem
 from edge_runtime.result import NOTICE
 
@@ -36,7 +38,8 @@ class DoctorReport:
         engine_reason: Why that one.
         decoder_problem: Why `Screener.open` would refuse this OpenCV, None when it would not.
         providers: Execution providers of the installed onnxruntime.
-        gpu: TensorRT, the bindings of CUDA and the GPU.
+        cuda_bindings: By name, why each cannot be used; an empty text says that it can.
+        tensorrt: Which TensorRT is here, and which file and typing each precision would get.
         problems: What must be put right, each with its remedy.
     """
 
@@ -48,7 +51,8 @@ class DoctorReport:
     distributions: dict[str, str | None]
     cpu_features: tuple[str, ...]
     providers: tuple[str, ...]
-    gpu: GpuReport
+    cuda_bindings: dict[str, str]
+    tensorrt: TrtSurvey
     engine: str | None
     engine_reason: str
     decoder_problem: str | None
@@ -76,7 +80,8 @@ def diagnose(*, find_version: Callable[[str], str | None] | None = None) -> Doct
     providers, import_error = _providers()
     runs = "CPUExecutionProvider" in providers
     decoder_problem = opencv_problem()
-    gpu = diagnose_gpu()
+    survey, bindings = survey_tensorrt(), find_bindings()
+    gpu_problems = _gpu_problems(survey, bindings) if has_tensorrt() else None
     return DoctorReport(
         version=__version__,
         python=platform.python_version(),
@@ -86,13 +91,14 @@ def diagnose(*, find_version: Callable[[str], str | None] | None = None) -> Doct
         distributions=distributions,
         cpu_features=cpu_features(_read_text(Path("/proc/cpuinfo"))),
         providers=providers,
-        gpu=gpu,
-        engine=_engine(runs, gpu),
-        engine_reason=_engine_reason(runs, import_error, gpu),
+        cuda_bindings=bindings,
+        tensorrt=survey,
+        engine=_engine(runs, gpu_problems),
+        engine_reason=_engine_reason(runs, import_error, gpu_problems),
         decoder_problem=decoder_problem,
         problems=(
             *_problems(packages, distributions, import_error, decoder_problem),
-            *gpu.problems,
+            *(gpu_problems or ()),
         ),
     )
 
@@ -112,22 +118,37 @@ def _providers() -> tuple[tuple[str, ...], str | None]:
     return tuple(onnxruntime.get_available_providers()), None
 
 
-def _engine(runs: bool, gpu: GpuReport) -> str | None:
-    if gpu.can_run:
-        return "tensorrt"
-    return "onnxruntime" if runs and gpu.tensorrt is None and not gpu.problems else None
-
-
-def _engine_reason(runs: bool, import_error: str | None, gpu: GpuReport) -> str:
-    if gpu.can_run:
-        return (
-            "TensorRT for a bundle whose engine `edge-screen engine build` has built here; "
-            "onnxruntime on the CPU, with a warning, for any other"
+def _gpu_problems(survey: TrtSurvey, bindings: dict[str, str]) -> tuple[str, ...]:
+    """Return what stands in the way of a TensorRT that is installed."""
+    problems = [] if survey.problem is None else [survey.problem]
+    if all(bindings.values()):
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in bindings.items())
+        problems.append(
+            f"no Python binding of CUDA can be used ({reasons}); install cuda-python with the "
+            "major version of the device's CUDA, or pycuda"
         )
-    if gpu.problems:
+    return tuple(problems)
+
+
+def _engine(runs: bool, gpu_problems: tuple[str, ...] | None) -> str | None:
+    """Return what "auto" opens; `gpu_problems` is None where TensorRT is not installed."""
+    if gpu_problems is None:
+        return "onnxruntime" if runs else None
+    return None if gpu_problems else "tensorrt"
+
+
+def _engine_reason(
+    runs: bool, import_error: str | None, gpu_problems: tuple[str, ...] | None
+) -> str:
+    if gpu_problems:
         return (
             "TensorRT is installed and cannot be used, which `auto` does not hide; put it right, "
             "or give --engine onnxruntime"
+        )
+    if gpu_problems is not None:
+        return (
+            "TensorRT for a bundle whose engine `edge-screen engine build` has built here; "
+            "onnxruntime on the CPU, with a warning, for any other"
         )
     if import_error is not None:
         return f"onnxruntime cannot be imported: {import_error}"

@@ -73,15 +73,13 @@ def test_without_onnxruntime_nothing_can_screen(monkeypatch: pytest.MonkeyPatch)
     assert "onnxruntime cannot be imported" in report.problems[0]
 
 
-def test_a_jetson_names_tensorrt_the_gpu_and_the_binding(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_jetson_names_the_binding(monkeypatch: pytest.MonkeyPatch) -> None:
     make_machine(monkeypatch)
-    monkeypatch.setattr("edge_runtime.gpu_doctor.read_device", lambda: ORIN)
+    monkeypatch.setattr("edge_runtime.engines.trt_survey.read_device", lambda: ORIN)
     report = diagnose(find_version=GOOD.get)
     assert (report.engine, report.problems) == ("tensorrt", ())
-    assert "TensorRT   10.3.0, GPU Orin, compute capability 8.7" in doctor_text(report)
-    assert report.gpu.cuda_bindings["cuda-python"] == ""
-    assert "pycuda not installed" in doctor_text(report)
-    assert json.loads(json.dumps(report.to_dict()))["gpu"]["tensorrt"] == "10.3.0"
+    assert report.cuda_bindings["cuda-python"] == ""
+    assert "CUDA       cuda-python found, pycuda not installed" in doctor_text(report)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +94,7 @@ def test_a_tensorrt_that_cannot_run_is_a_problem_and_not_hidden(
 ) -> None:
     make_machine(monkeypatch, version=version, binding=binding)
     if "driver" not in problem:
-        monkeypatch.setattr("edge_runtime.gpu_doctor.read_device", lambda: ORIN)
+        monkeypatch.setattr("edge_runtime.engines.trt_survey.read_device", lambda: ORIN)
     report = diagnose(find_version=GOOD.get)
     assert problem in report.problems[0]
     assert report.engine is None
@@ -107,7 +105,7 @@ def test_a_tensorrt_that_cannot_run_is_a_problem_and_not_hidden(
 def test_a_tensorrt_of_jetpack_5_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = make_machine(monkeypatch)
     machine.tensorrt.module.__version__ = "8.5.2"
-    monkeypatch.setattr("edge_runtime.gpu_doctor.read_device", lambda: ORIN)
+    monkeypatch.setattr("edge_runtime.engines.trt_survey.read_device", lambda: ORIN)
     report = diagnose(find_version=GOOD.get)
     assert "JetPack 5 is not supported" in report.problems[0]
 
@@ -123,3 +121,27 @@ def test_a_tensorrt_of_jetpack_5_is_named(monkeypatch: pytest.MonkeyPatch) -> No
 )
 def test_cpu_features_of_both_architectures(text: str, expected: tuple[str, ...]) -> None:
     assert cpu_features(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("version", "lines"),
+    [
+        ("10.3.0", ("int8     model.int8.onnx, weakly typed",)),
+        (
+            "11.4.0.106",
+            ("model.int8.onnx, strongly typed", "fp16     none: TensorRT 11 has no FP16"),
+        ),
+    ],
+)
+def test_tensorrt_is_described_by_version_typing_and_file(
+    version: str, lines: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_runtime.engines.trt_survey.read_device", lambda: ORIN)
+    make_machine(monkeypatch, version=version)
+    report = diagnose(find_version=GOOD.get)
+    text = doctor_text(report)
+    assert f"TensorRT   {version} (Orin, 8.7)" in text
+    for line in lines:
+        assert line in text
+    assert "TensorRT for a bundle whose engine" in report.engine_reason
+    assert json.loads(json.dumps(report.to_dict()))["tensorrt"]["version"] == version

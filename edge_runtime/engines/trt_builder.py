@@ -15,7 +15,7 @@ from typing import Any
 
 from edge_runtime.engines.trt_capabilities import check_recipe, member, network_bits
 from edge_runtime.engines.trt_explain import explain_log
-from edge_runtime.engines.trt_recipe import INPUT_NAME, EngineRecipe
+from edge_runtime.engines.trt_recipe import INPUT_NAME, OUTPUT_NAMES, EngineRecipe
 from edge_runtime.engines.trt_sidecar import TensorSpec
 from edge_runtime.errors import EngineError
 
@@ -32,6 +32,25 @@ class BuiltEngine:
     plan: bytes = field(repr=False)
     timing_cache: bytes = field(repr=False)
     tensors: tuple[TensorSpec, ...]
+
+
+class _Log:
+    """The builder's messages, kept for an error and passed on."""
+
+    def __init__(self, report: BuildReport) -> None:
+        self._lines: list[str] = []
+        self._report = report
+
+    def add(self, severity: str, text: str) -> None:
+        """Keep a message unless it was just said; the parser says things twice."""
+        line = f"{severity} {text}"
+        if line not in self._lines[-8:]:
+            self._lines.append(line)
+            self._report({"event": "log", "severity": severity, "text": text})
+
+    def in_words(self) -> str:
+        """What the messages mean."""
+        return explain_log(self._lines)
 
 
 def build_engine(
@@ -56,8 +75,8 @@ def build_engine(
     Raises:
         EngineError: The binding refused, failed or raised; with its log in words.
     """
-    log: list[str] = []
-    logger = _make_logger(trt, log, report)
+    log = _Log(report)
+    logger = _make_logger(trt, log)
     with _explained("build the engine", log):
         check_recipe(trt, recipe)
         builder = _made(trt.Builder(logger), "make a builder", log)
@@ -68,18 +87,20 @@ def build_engine(
         network = _parsed(trt, builder, recipe, logger, onnx, log)
         monitor = _watch(trt, config, report)  # must outlive the build
         built = builder.build_serialized_network(network, config)
-        plan = bytes(_made(built, "build the engine", log))
-        timings = bytes(_made(config.get_timing_cache(), "keep its timings", log).serialize())
-    del monitor, builder, config, network, built  # before the engine takes its own memory
+        plan = _blob(built, "build the engine", log)
+        cache = _made(config.get_timing_cache(), "keep its timings", log)
+        timings = _blob(cache.serialize(), "keep its timings", log)
+    del monitor, builder, config, network, built, cache  # before the engine takes its own memory
     with _explained("read the new engine back", log):
         runtime = _made(trt.Runtime(logger), "make a runtime", log)
         engine = runtime.deserialize_cuda_engine(plan)
         tensors = _tensors(trt, _made(engine, "read the new engine back", log))
+        _check_tensors(tensors, recipe)
     return BuiltEngine(plan=plan, timing_cache=timings, tensors=tensors)
 
 
 def _parsed(
-    trt: Any, builder: Any, recipe: EngineRecipe, logger: Any, onnx: bytes, log: list[str]
+    trt: Any, builder: Any, recipe: EngineRecipe, logger: Any, onnx: bytes, log: _Log
 ) -> Any:
     """Return the network with the graph in it; a refusal lists the parser's own reasons."""
     bits = network_bits(trt, recipe.network_flags)
@@ -87,8 +108,9 @@ def _parsed(
     parser = _made(trt.OnnxParser(network, logger), "make a parser", log)
     if not parser.parse(onnx):
         reasons = [parser.get_error(i).desc() for i in range(parser.num_errors)]
-        log.extend(f"ERROR {reason}" for reason in reasons)
-        raise EngineError(f"TensorRT cannot parse the graph: {explain_log(log)}")
+        for reason in reasons:
+            log.add("ERROR", reason)
+        raise EngineError(f"TensorRT cannot parse the graph: {log.in_words()}")
     names = [network.get_input(i).name for i in range(network.num_inputs)]
     if names != [INPUT_NAME]:
         raise EngineError(f"the graph's inputs are {names}, not {INPUT_NAME}; export it again")
@@ -105,24 +127,25 @@ def _configure(trt: Any, config: Any, recipe: EngineRecipe, workspace_bytes: int
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
 
 
-def _add_profile(builder: Any, config: Any, recipe: EngineRecipe, log: list[str]) -> None:
+def _add_profile(builder: Any, config: Any, recipe: EngineRecipe, log: _Log) -> None:
     """One profile of one shape: batch 1, as every bundle has it."""
     profile = _made(builder.create_optimization_profile(), "make a profile", log)
     shape = recipe.input_shape
     profile.set_shape(INPUT_NAME, shape, shape, shape)
-    if config.add_optimization_profile(profile) != 0:
-        raise EngineError(f"TensorRT refuses the profile {shape}: {explain_log(log)}")
+    index = config.add_optimization_profile(profile)
+    if index != 0 or config.num_optimization_profiles != 1:
+        raise EngineError(f"TensorRT refuses the profile {shape}: {log.in_words()}")
 
 
-def _use_timing_cache(config: Any, known: bytes, log: list[str]) -> None:
+def _use_timing_cache(config: Any, known: bytes, log: _Log) -> None:
     """Attach the earlier timings, or an empty cache where they do not fit this builder."""
     cache = config.create_timing_cache(known)
     if cache is not None and config.set_timing_cache(cache, False):
         return
-    log.append("WARNING the kept timings do not fit this builder; timing starts anew")
+    log.add("WARNING", "the kept timings do not fit this builder; timing starts anew")
     cache = _made(config.create_timing_cache(b""), "make a timing cache", log)
     if not config.set_timing_cache(cache, False):
-        raise EngineError(f"TensorRT refuses an empty timing cache: {explain_log(log)}")
+        raise EngineError(f"TensorRT refuses an empty timing cache: {log.in_words()}")
 
 
 def _watch(trt: Any, config: Any, report: BuildReport) -> Any:
@@ -151,8 +174,9 @@ def _watch(trt: Any, config: Any, report: BuildReport) -> Any:
     return monitor
 
 
-def _make_logger(trt: Any, log: list[str], report: BuildReport) -> Any:
+def _make_logger(trt: Any, log: _Log) -> Any:
     """A logger that keeps and passes on everything but the VERBOSE flood."""
+    log_lines = log
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         """Must not raise, since it is called from C++ threads."""
@@ -161,21 +185,20 @@ def _make_logger(trt: Any, log: list[str], report: BuildReport) -> Any:
             trt.ILogger.__init__(self)
 
         def log(self, severity: Any, msg: str) -> None:
-            if severity == trt.ILogger.VERBOSE:
-                return
-            log.append(f"{severity.name} {msg}")
-            report({"event": "log", "severity": severity.name, "text": msg})
+            if severity != trt.ILogger.VERBOSE:
+                log_lines.add(severity.name, msg)
 
     return Logger()
 
 
 def _tensors(trt: Any, engine: Any) -> tuple[TensorSpec, ...]:
     """Return what the engine says about its inputs and outputs, inputs first."""
+    is_input = {trt.TensorIOMode.INPUT: True, trt.TensorIOMode.OUTPUT: False}  # never NONE
     names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
     found = [
         TensorSpec(
             name=name,
-            is_input=engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT,
+            is_input=is_input[engine.get_tensor_mode(name)],
             dtype=trt.nptype(engine.get_tensor_dtype(name)).__name__,
             shape=tuple(int(n) for n in engine.get_tensor_shape(name)),
         )
@@ -184,20 +207,44 @@ def _tensors(trt: Any, engine: Any) -> tuple[TensorSpec, ...]:
     return tuple(sorted(found, key=lambda tensor: not tensor.is_input))
 
 
-def _made(value: Any, what: str, log: list[str]) -> Any:
+def _check_tensors(tensors: tuple[TensorSpec, ...], recipe: EngineRecipe) -> None:
+    """Refuse an engine whose inputs and outputs are not those of the graph's contract."""
+    by_name = {tensor.name: tensor for tensor in tensors}
+    image = TensorSpec(name=INPUT_NAME, is_input=True, dtype="uint8", shape=recipe.input_shape)
+    outputs = [tensor for tensor in tensors if not tensor.is_input]
+    fits = (
+        tensors[:1] == (image,)
+        and sorted(by_name) == sorted((INPUT_NAME, *OUTPUT_NAMES))
+        and len(outputs) == len(OUTPUT_NAMES) == len(tensors) - 1
+        and all(one.dtype == "float32" and min(one.shape) > 0 for one in outputs)
+        and by_name["logits"].shape == (1, recipe.num_labels)
+    )
+    if not fits:
+        raise EngineError(f"the engine's tensors are {tensors}, not those of the bundle's graph")
+
+
+def _blob(value: Any, what: str, log: _Log) -> bytes:
+    """Return the bytes of a buffer of the binding, which must not be None or empty."""
+    data = bytes(_made(value, what, log))
+    if not data:
+        raise EngineError(f"TensorRT could not {what}, the result is empty: {log.in_words()}")
+    return data
+
+
+def _made(value: Any, what: str, log: _Log) -> Any:
     """Return the value, or raise where the binding answered None."""
     if value is None:
-        raise EngineError(f"TensorRT could not {what}: {explain_log(log)}")
+        raise EngineError(f"TensorRT could not {what}: {log.in_words()}")
     return value
 
 
 @contextlib.contextmanager
-def _explained(what: str, log: list[str]) -> Iterator[None]:
+def _explained(what: str, log: _Log) -> Iterator[None]:
     """Turn whatever the binding raises into an EngineError with the log in words."""
     try:
         yield
     except EngineError:
         raise
     except Exception as error:  # the binding raises RuntimeError, TypeError, MemoryError, ...
-        log.append(f"ERROR {type(error).__name__}: {error}")
-        raise EngineError(f"TensorRT failed to {what}: {explain_log(log)}") from error
+        log.add("ERROR", f"{type(error).__name__}: {error}")
+        raise EngineError(f"TensorRT failed to {what}: {log.in_words()}") from error

@@ -174,11 +174,14 @@ class EngineCache:
 
     def _sweep(self) -> None:
         """Remove what killed builds have left: work folders and unfinished files."""
-        for path in self.folder.glob(".*"):
-            if path.name.startswith(_WORK_PREFIX):
-                shutil.rmtree(path, ignore_errors=True)
-            elif path.name != ".lock":
-                path.unlink(missing_ok=True)
+        try:
+            for path in self.folder.glob(".*"):
+                if path.name.startswith(_WORK_PREFIX):
+                    shutil.rmtree(path, ignore_errors=True)
+                elif path.name != ".lock":
+                    path.unlink(missing_ok=True)
+        except OSError as error:
+            raise EngineError(f"{self.folder} cannot be swept ({error}); check it") from error
 
     def _stale(self, recipe: EngineRecipe) -> tuple[str, ...]:
         """Name the entries of this precision that were made for something else."""

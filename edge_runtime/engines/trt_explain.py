@@ -29,7 +29,7 @@ _RULES = (
         f"no kernel fits into the workspace, which is taken from the free memory: {_MORE_MEMORY}",
     ),
     (
-        r"no importer|opset|unsupported|not supported|failed to parse",
+        r"no importer|opset|unsupported|not supported|only supports|failed to parse",
         "this TensorRT cannot read the graph: use a version of the guide's table, or export the "
         "bundle again",
     ),

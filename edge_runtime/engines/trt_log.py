@@ -10,55 +10,62 @@ import logging
 import threading
 from collections import deque
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
-__all__ = ["TrtLogger", "trt_logger"]
+__all__ = ["TrtLog", "trt_log"]
 
 _log = logging.getLogger(__name__)
 _MAX_KEPT = 3
 
 
-class TrtLogger(Protocol):
-    """An `ILogger` that keeps what went wrong in calls of the current thread."""
+class TrtLog:
+    """What TensorRT said, kept apart by thread: engines of two threads do not mix their words."""
 
-    def clear(self) -> None:
+    def __init__(self, trt: Any) -> None:
+        """Make the `ILogger` of the imported module that hands its messages to this log."""
+        severity = trt.ILogger.Severity
+        self._levels = {
+            severity.INTERNAL_ERROR: logging.ERROR,
+            severity.ERROR: logging.ERROR,
+            severity.WARNING: logging.WARNING,
+        }
+        self._kept = threading.local()
+        self.logger: Any = _make_logger(trt, self)
+
+    def take(self, severity: Any, text: str) -> None:
+        """Log a message; keep it when it is a complaint."""
+        level = self._levels.get(severity, logging.DEBUG)
+        _log.log(level, "TensorRT: %s", text)
+        if level >= logging.WARNING:
+            self._lines().append(text.strip())
+
+    def forget(self) -> None:
         """Forget what this thread's earlier calls brought."""
+        self._lines().clear()
 
     def complaints(self) -> str:
         """Return the last errors and warnings of this thread, or an empty text."""
+        return " | ".join(self._lines())
+
+    def _lines(self) -> deque[str]:
+        if not hasattr(self._kept, "lines"):
+            self._kept.lines = deque(maxlen=_MAX_KEPT)
+        lines: deque[str] = self._kept.lines
+        return lines
 
 
 @lru_cache(maxsize=1)
-def trt_logger(trt: Any) -> TrtLogger:
-    """Return the process's logger for the imported module `trt`."""
-    levels = {
-        trt.ILogger.Severity.INTERNAL_ERROR: logging.ERROR,
-        trt.ILogger.Severity.ERROR: logging.ERROR,
-        trt.ILogger.Severity.WARNING: logging.WARNING,
-    }
+def trt_log(*, module: Any) -> TrtLog:
+    """Return the process's log for the imported module `tensorrt`."""
+    return TrtLog(module)
 
+
+def _make_logger(trt: Any, log: TrtLog) -> Any:
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self._kept = threading.local()
 
         def log(self, severity: Any, msg: str) -> None:
-            level = levels.get(severity, logging.DEBUG)
-            _log.log(level, "TensorRT: %s", msg)
-            if level >= logging.WARNING:
-                self._lines().append(msg.strip())
+            log.take(severity, msg)
 
-        def clear(self) -> None:
-            self._lines().clear()
-
-        def complaints(self) -> str:
-            return " | ".join(self._lines())
-
-        def _lines(self) -> deque[str]:
-            if not hasattr(self._kept, "lines"):
-                self._kept.lines = deque(maxlen=_MAX_KEPT)
-            lines: deque[str] = self._kept.lines
-            return lines
-
-    made: TrtLogger = Logger()
-    return made
+    return Logger()

@@ -17,7 +17,7 @@ from edge_runtime.engines import EngineFacts
 from edge_runtime.engines.cuda_memory import DeviceMemory, SharedBlock, open_device_memory
 from edge_runtime.engines.io_contract import INPUT_NAME, OUTPUT_NAMES, check_output_shapes
 from edge_runtime.engines.trt_capabilities import import_tensorrt
-from edge_runtime.engines.trt_log import TrtLogger, trt_logger
+from edge_runtime.engines.trt_log import trt_log
 from edge_runtime.engines.trt_options import TrtOptions
 from edge_runtime.errors import CudaError, EngineError
 
@@ -70,7 +70,7 @@ class TrtSession:
             EngineError: TensorRT or CUDA refuses. `close` must be called all the same.
         """
         trt = import_tensorrt()
-        self._log: TrtLogger = trt_logger(trt)
+        self._log = trt_log(module=trt)
         options = self._options
         self._memory = open_device_memory(
             binding=options.binding, memory=options.memory, wait=options.wait
@@ -122,7 +122,7 @@ class TrtSession:
 
     def _load(self, trt: Any) -> None:
         plan, self._plan = self._plan, None  # the engine has its own copy
-        self._runtime = self._ask(trt.Runtime, self._log, remedy="install TensorRT again")
+        self._runtime = self._ask(trt.Runtime, self._log.logger, remedy="install TensorRT again")
         self._engine = self._ask(self._runtime.deserialize_cuda_engine, plan, remedy=_REBUILD)
         self._context = self._ask(
             self._engine.create_execution_context,
@@ -153,7 +153,9 @@ class TrtSession:
         self, trt: Any
     ) -> tuple[dict[str, tuple[str, Any]], dict[str, tuple[int, ...]]]:
         """Return (mode, dtype) and shape of every tensor by name."""
-        engine, kinds, shapes = self._engine, {}, {}
+        engine = self._engine
+        kinds: dict[str, tuple[str, Any]] = {}
+        shapes: dict[str, tuple[int, ...]] = {}
         for index in range(engine.num_io_tensors):
             name = str(self._ask(engine.get_tensor_name, index, remedy=_REBUILD))
             mode = self._ask(engine.get_tensor_mode, name, remedy=_REBUILD)
@@ -249,7 +251,7 @@ class TrtSession:
 
         Raised outside the `except` block, so that no frame of TensorRT's stays with the error.
         """
-        self._log.clear()
+        self._log.forget()
         try:
             answer = function(*arguments)
             problem = "" if answer is not None and answer is not False else f"returned {answer}"

@@ -72,8 +72,7 @@ _INT8_STRONG = Variant(
     typing="strong",
     network_flags=_STRONG,
     fallback_note="the bundle has no model.int8fp16.onnx, so model.int8.onnx is built: the layers "
-    "outside the INT8 ones run in FP32 instead of FP16 and are slower; the decisions are those of "
-    "the INT8 model all the same",
+    "outside the INT8 ones run in FP32 or TF32 instead of FP16, which is slower, not less exact",
 )
 _FP32_STRONG = Variant(
     roles=("fp32",), typing="strong", network_flags=_STRONG, cleared_flags=("TF32",)

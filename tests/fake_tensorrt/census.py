@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ def versions() -> tuple[str, ...]:
     return tuple(_load()["versions"])
 
 
+@cache
 def present_in(path: str) -> tuple[str, ...]:
     """Versions that have 'Name' or 'Class.member'; empty for a name that never was."""
     head, _, member = path.partition(".")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+from functools import lru_cache
 from typing import Any
 
 from fake_tensorrt.census import Census
@@ -41,6 +42,7 @@ class Member(enum.Enum):
         return int(self.value)
 
 
+@lru_cache
 def enumerations(census: Census) -> dict[str, Any]:
     """Every class of the version whose members are exactly `name`, `value` and constants."""
     found = {}
@@ -52,6 +54,7 @@ def enumerations(census: Census) -> dict[str, Any]:
     return found
 
 
+@lru_cache
 def severities() -> Any:
     """`ILogger.Severity`, whose order (most severe first) is part of the interface."""
     return Member("Severity", {name: i for i, name in enumerate(SEVERITIES)})

@@ -21,6 +21,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -141,8 +142,9 @@ class FakeTensorRT:
 
     def live(self, *names: str) -> int:
         """How many objects of these classes (of all but values and enums, without names) live."""
-        gc.collect()
         kinds = names or [name for name in self.alive if name not in ("Dims", "Logger", "ILogger")]
+        if any(self.alive[name] for name in kinds):
+            gc.collect()  # an exception's traceback may form a cycle
         return sum(self.alive[name] for name in kinds)
 
     @contextlib.contextmanager
@@ -202,6 +204,7 @@ def _seal_all(fake: FakeTensorRT) -> dict[str, type[Binding]]:
 def _make_module(fake: FakeTensorRT) -> ModuleType:
     """The module; a name that the census has and the fake lacks is a NotImplementedError."""
     module = ModuleType("tensorrt")
+    module.__spec__ = ModuleSpec("tensorrt", None)
     module.__version__ = fake.version  # type: ignore[attr-defined]
     for name, made in {**fake._classes, **fake._enums, **_functions(fake)}.items():
         setattr(module, name, made)
