@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from trt_factory import installed, verified_bundle
 
 from edge_runtime.bundle import Bundle
 from edge_runtime.engines import trt_build_process
+from edge_runtime.engines.trt_build_child import BuildOrder
 from edge_runtime.engines.trt_build_process import BuildResult, run_build, workspace_limit
 from edge_runtime.engines.trt_builder import build_engine
 from edge_runtime.engines.trt_explain import Death, explain_death, explain_log
@@ -25,6 +29,7 @@ from edge_runtime.engines.trt_narrator import Narrator
 from edge_runtime.engines.trt_recipe import make_recipe
 from edge_runtime.errors import EngineError
 from edge_runtime.machine_memory import available_bytes, num_oom_kills
+from edge_runtime.strict_json import dataclass_to_dict
 
 MIB = 1 << 20
 
@@ -224,6 +229,36 @@ def test_what_libraries_print_does_not_disturb_the_answer(
         monkeypatch.setenv("PYTHONPATH", f"{noisy}:{tests}")
         assert run(fake, bundle, work_dir).plan
     assert b"{not json" in (work_dir / "stderr").read_bytes()
+
+
+def test_a_child_ends_with_its_parent(
+    bundle: Bundle, work_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parent's death closes the pipe; here the test closes it while the import hangs."""
+    recipe, _ = make_recipe(bundle, tensorrt_version="10.3.0", precision="int8")
+    order = BuildOrder(
+        recipe=recipe,
+        workspace_bytes=MIB,
+        plan_path=str(work_dir / "plan"),
+        timing_cache_path=str(work_dir / "timings"),
+        num_onnx_bytes=3,
+        num_timing_cache_bytes=0,
+    )
+    (tmp_path / "tensorrt.py").write_text("import time\ntime.sleep(600)\n")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path.cwd()}")
+    child = subprocess.Popen(
+        [sys.executable, "-m", "edge_runtime.engines.trt_build_child"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+    )
+    assert child.stdin is not None
+    child.stdin.write(json.dumps(dataclass_to_dict(order)).encode() + b"\nabc")
+    child.stdin.flush()
+    with pytest.raises(subprocess.TimeoutExpired):
+        child.wait(0.6)
+    child.stdin.close()
+    assert child.wait(5) == 1
+    assert list(work_dir.iterdir()) == []
 
 
 def test_the_working_directory_shadows_nothing(

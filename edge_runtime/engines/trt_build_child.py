@@ -4,8 +4,9 @@
 
 It lives in a process of its own because a builder on a small board is killed for want of memory,
 and because TensorRT keeps gigabytes that only the end of a process gives back. First comes one
-line of JSON (`BuildOrder`), then the bytes of the graph, then those of the timing cache. Whatever
-a library writes to stdout goes to stderr, so that the lines stay clean.
+line of JSON (`BuildOrder`), then the bytes of the graph, then those of the timing cache; then stdin
+stays open, and its end means that the parent is gone: the build would serve nobody and stops.
+Whatever a library writes to stdout goes to stderr, so that the lines stay clean.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ def main() -> int:
     events = _Events(_take_stdout())
     try:
         order, onnx, timings = _read_order(sys.stdin.buffer)
+        threading.Thread(target=_end_with_parent, daemon=True).start()
         built = build_engine(
             import_tensorrt(),
             order.recipe,
@@ -91,6 +93,11 @@ def _read_order(stream: IO[bytes]) -> tuple[BuildOrder, bytes, bytes]:
     head = parse_json_object(stream.readline(), name="the build order")
     order = read_dataclass(BuildOrder, head)
     return order, stream.read(order.num_onnx_bytes), stream.read(order.num_timing_cache_bytes)
+
+
+def _end_with_parent() -> None:
+    os.read(0, 1)  # nothing is ever sent: it returns when the other end is closed
+    os._exit(1)
 
 
 def _write(order: BuildOrder, built: BuiltEngine) -> None:

@@ -185,12 +185,15 @@ def _started(work_dir: Path) -> Iterator[subprocess.Popen[bytes]]:
 def _feed(
     child: subprocess.Popen[bytes], order: BuildOrder, onnx: bytes, timing_cache: bytes
 ) -> None:
-    """Send the order; a child that dies meanwhile is explained by its death, not by the pipe."""
+    """Send the order, and keep the pipe open: its end tells the child that its parent is gone.
+
+    A child that dies meanwhile is explained by its death, not by the pipe.
+    """
     assert child.stdin is not None
     head = json.dumps(dataclass_to_dict(order)).encode() + b"\n"
     with contextlib.suppress(BrokenPipeError):
         child.stdin.write(head + onnx + timing_cache)
-        child.stdin.close()
+        child.stdin.flush()
 
 
 def _lines(child: subprocess.Popen[bytes], state: _State, limit_s: float) -> Iterator[bytes]:
