@@ -26,6 +26,7 @@ from edge_runtime.report_text import (
     bench_text,
     bundle_text,
     doctor_text,
+    engine_text,
     screening_text,
     verification_text,
 )
@@ -115,7 +116,9 @@ def run_screen(request: ScreenRequest, *, as_json: bool) -> int:
             if request.evidence_dir is not None:
                 _write_overlays(request.evidence_dir, index, result)
             all_decided &= result.decided
+        chosen = engine_text(screener.engine)
     if not as_json:
+        click.echo(chosen)
         click.echo(NOTICE)
     return 0 if all_decided else UNGRADABLE_EXIT_CODE
 

@@ -9,7 +9,7 @@ from edge_runtime.agreement import Agreement, Flip
 from edge_runtime.bench import TENSORRT_ROW, TIMED_REGION, BenchReport
 from edge_runtime.bundle import Bundle
 from edge_runtime.doctor import DoctorReport
-from edge_runtime.engines import EngineFacts
+from edge_runtime.engines import Engine, EngineFacts
 from edge_runtime.engines.trt_survey import TrtSurvey
 from edge_runtime.manifest import SYNTHETIC_WARNING, LabelSpec
 from edge_runtime.result import NOTICE, Decision, EyeResult, ScreeningResult
@@ -20,6 +20,7 @@ __all__ = [
     "bench_text",
     "bundle_text",
     "doctor_text",
+    "engine_text",
     "screening_text",
     "verification_text",
 ]
@@ -71,6 +72,13 @@ def _told_apart(probability: float, threshold: float) -> tuple[str, str]:
         if texts[0] != texts[1]:
             break
     return texts
+
+
+def engine_text(engine: Engine) -> str:
+    """Return the line that names the engine, and why `auto` took it."""
+    chosen = engine.facts.details.get("chosen")
+    reason = "" if chosen is None else f" ({printable(chosen)})"
+    return f"engine {engine.name} {engine.precision}{reason}"
 
 
 def bundle_text(bundle: Bundle) -> str:

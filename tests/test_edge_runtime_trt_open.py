@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bundle_factory import BuiltBundle, build_bundle, fundus_png
+from click.testing import CliRunner, Result
 from trt_factory import ORIN, build_here
 from trt_machine import VERSIONS, Machine, make_machine
 
 from edge_runtime.bundle import Bundle, read_bundle
+from edge_runtime.cli import main
 from edge_runtime.engines import open_engine
 from edge_runtime.engines.trt_options import TrtOptions
 from edge_runtime.engines.trt_plan import LoadedPlan, ensure_plan
@@ -89,6 +93,32 @@ def test_screening_decides_as_onnxruntime_does(
     machine.assert_clean()
 
 
+def screen(built: BuiltBundle, image: Path, *arguments: object) -> Result:
+    words = ["screen", built.folder, image, "--trusted-keys", built.trusted_keys, *arguments]
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def test_the_command_names_the_engine_and_why(
+    start: Callable[..., Machine], built: BuiltBundle, bundle: Bundle, cache: Path, tmp_path: Path
+) -> None:
+    start()
+    image = tmp_path / "eye.png"
+    image.write_bytes(fundus_png())
+    missing = screen(built, image, "--engine", "tensorrt", "--cache-dir", cache)
+    assert missing.exit_code == EngineNotBuiltError.exit_code == 5
+    assert "edge-screen engine build" in missing.output
+    warned = screen(built, image, "--cache-dir", cache)
+    assert "engine onnxruntime int8 (auto: ONNX Runtime on the CPU, because" in warned.output
+    assert "warning: auto:" in warned.output
+    build_plan(bundle, cache)
+    for words in (("--engine", "tensorrt"), ("--engine", "auto"), ()):
+        result = screen(built, image, *words, "--cache-dir", cache)
+        assert result.exit_code in (0, 3)
+        assert "engine tensorrt int8" in result.output
+    (value,) = screen(built, image, "--cache-dir", cache, "--json").stdout.splitlines()
+    assert json.loads(value)["engine"]["details"]["cuda_graph"] == "captured"
+
+
 def test_any_failure_of_the_device_is_ungradable(
     start: Callable[..., Machine], built: BuiltBundle, bundle: Bundle, cache: Path
 ) -> None:
@@ -140,7 +170,6 @@ def test_a_hanging_device_is_ungradable(
         cache_dir=cache,
         tensorrt=options,
     ) as screener:
-        import time
 
         def slow(session: object, names: list[str], inputs: dict[str, object]) -> object:
             time.sleep(0.2)
