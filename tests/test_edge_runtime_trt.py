@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
 import sys
 import threading
 import time
@@ -230,6 +232,20 @@ def test_a_hanging_device_hangs_no_caller(jetson: Machine, rng: np.random.Genera
     jetson.assert_clean()
 
 
+def test_a_caller_in_a_hurry_waits_no_longer(jetson: Machine, rng: np.random.Generator) -> None:
+    engine, image, gate = jetson.engine(), pictures(rng, 1)[0], threading.Event()
+    slow_machine(jetson, gate)
+    started = time.monotonic()
+    with pytest.raises(EngineBusyError, match=r"within 0\.05 s"):
+        engine.run(image, timeout_s=0.05)
+    with pytest.raises(EngineBusyError, match="within 0 s"):
+        engine.run(image, timeout_s=-1.0)
+    assert time.monotonic() - started < 2.0
+    gate.set()
+    engine.close()
+    jetson.assert_clean()
+
+
 def test_a_call_whose_time_is_over_is_not_run(jetson: Machine, rng: np.random.Generator) -> None:
     engine, image, gate = jetson.engine(run_timeout_s=0.1), pictures(rng, 1)[0], threading.Event()
     slow_machine(jetson, gate)
@@ -286,6 +302,27 @@ def test_a_forgotten_engine_is_closed_on_its_own_thread(machine: Machine) -> Non
     gc.collect()
     machine.assert_clean()
     assert len(machine.gpu.threads) == 1
+
+
+def test_a_program_that_forgets_to_close_ends_cleanly(tmp_path: Path) -> None:
+    """The net at the end of a process: everything released, on its own thread, before exit."""
+    script = tmp_path / "forgetful.py"
+    script.write_text(
+        "import atexit\n"
+        "import pytest\n"
+        "from trt_machine import make_machine\n"
+        "machine = make_machine(pytest.MonkeyPatch(), binding='pycuda')\n"
+        "atexit.register(lambda: print(machine.gpu.left_over(), machine.gpu.violations))\n"
+        "engine = machine.engine()\n"
+        "print(machine.gpu.left_over() != [])\n"
+    )
+    tests = Path(__file__).resolve().parent
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests.parent), str(tests)])}
+    done = subprocess.run(
+        [sys.executable, script], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split("\n")[:2] == ["True", "[] []"]
 
 
 @pytest.mark.parametrize(

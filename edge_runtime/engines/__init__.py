@@ -90,8 +90,12 @@ class Engine(Protocol):
     def facts(self) -> EngineFacts:
         """What it runs on, and what it had to do without."""
 
-    def run(self, image_nhwc: NDArray[np.uint8]) -> ModelOutput:
-        """Run one picture, uint8 (1, S, S, 3) RGB. Raises EngineError when it fails."""
+    def run(self, image_nhwc: NDArray[np.uint8], *, timeout_s: float | None = None) -> ModelOutput:
+        """Run one picture, uint8 (1, S, S, 3) RGB.
+
+        `timeout_s` is how long the caller wants to wait; an engine that cannot stop waiting
+        answers later. Raises EngineError when it fails, EngineBusyError when it is late.
+        """
 
     def close(self) -> None:
         """Release the engine; a later `run` raises EngineError."""

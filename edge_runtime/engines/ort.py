@@ -67,13 +67,14 @@ class OrtEngine:
         """What it runs on."""
         return self._facts
 
-    def run(self, image_nhwc: NDArray[np.uint8]) -> ModelOutput:
-        """Run one picture, uint8 (1, S, S, 3) RGB.
+    def run(self, image_nhwc: NDArray[np.uint8], *, timeout_s: float | None = None) -> ModelOutput:
+        """Run one picture, uint8 (1, S, S, 3) RGB; a run on the CPU cannot be left early.
 
         Raises:
             EngineError: If the engine is closed, the run fails, or an output is not finite.
             ValueError: If the picture has another shape or dtype (an error of the caller).
         """
+        del timeout_s
         check_image(image_nhwc, self._shape)
         session = self._session
         if session is None:

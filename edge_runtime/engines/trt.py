@@ -72,8 +72,12 @@ class TrtEngine:
         """What it runs on, and what it had to do without."""
         return self._facts
 
-    def run(self, image_nhwc: NDArray[np.uint8]) -> ModelOutput:
+    def run(self, image_nhwc: NDArray[np.uint8], *, timeout_s: float | None = None) -> ModelOutput:
         """Run one picture, uint8 (1, S, S, 3) RGB.
+
+        Args:
+            image_nhwc: The picture.
+            timeout_s: How long to wait at most, where that is less than `run_timeout_s`.
 
         Raises:
             EngineBusyError: Too many calls wait, or there was no answer in time.
@@ -84,9 +88,11 @@ class TrtEngine:
         failure = self._failure or self._thread.failure
         if failure is not None:
             raise EngineError(f"the engine failed earlier ({failure}); close it and open it again")
+        limit_s = self._options.run_timeout_s
         try:
             values = self._thread.call(
-                partial(self._session.run, image_nhwc), timeout_s=self._options.run_timeout_s
+                partial(self._session.run, image_nhwc),
+                timeout_s=limit_s if timeout_s is None else min(limit_s, max(0.0, timeout_s)),
             )
         except EngineBusyError:
             raise
