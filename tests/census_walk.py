@@ -2,8 +2,9 @@
 
 `findings(source)` walks the syntax tree. An expression is known to be the module (a name `trt` or
 `tensorrt`, an import alias, `self._trt`), or an object of one of its classes: by its constructor,
-by the method that returns it, by the attribute it was stored in, or by a parameter `builder`,
-`network`, `config`, ... annotated `Any`. Each attribute of these must exist in every version that
+by the method that returns it, by the attribute it was stored in, through a wrapper that is given
+the object or the method, or by a parameter or attribute `builder`, `network`, `_engine`, ...
+annotated `Any`. Each attribute of these must exist in every version that
 can get there; `if hasattr(...)` narrows the versions in its branches, and `if not hasattr(...):
 return` in what follows. As a net for objects of unknown type, a name that no class has in all
 versions is a finding wherever it stands. So is a name that is computed, except in
@@ -35,7 +36,7 @@ RETURNS = {
     "ICudaEngine.create_execution_context": "IExecutionContext",
     "ICudaEngine.create_engine_inspector": "EngineInspector",
 }
-# Parameters annotated `Any` with these names are objects of the binding.
+# Parameters and attributes annotated `Any` with these names are objects of the binding.
 PARAMETERS = {
     "builder": "Builder",
     "network": "INetworkDefinition",
@@ -127,6 +128,7 @@ class _Walker:
         self.reached: set[str] = set()
         self._own_names = own_names
         self._kinds: dict[str, str] = {}  # variable or 'self.attribute' -> kind
+        self._declared: dict[str, str] = {}  # 'self.attribute' annotated `Any` -> kind
 
     def block(self, body: list[ast.stmt], window: frozenset[str]) -> None:
         """Walk statements in their order; what ends early narrows what follows."""
@@ -217,6 +219,11 @@ class _Walker:
                 self._kinds[one.asname or one.name] = MODULE
 
     def _assign(self, node: ast.Assign | ast.AnnAssign) -> None:
+        if isinstance(node, ast.AnnAssign) and _name(node.annotation) == "Any":
+            name = _name(node.target) or ""
+            bare = name.removeprefix("self.").lstrip("_")
+            if name.startswith("self.") and bare in PARAMETERS:
+                self._declared[name] = PARAMETERS[bare]
         if node.value is None:
             return
         kind = self._kind(node.value)
@@ -329,24 +336,27 @@ class _Walker:
         name = _name(node)
         if name is not None:
             bare = name.removeprefix("self.")
-            return self._kinds.get(name, MODULE if bare in _MODULE_NAMES else None)
+            usual = MODULE if bare in _MODULE_NAMES else self._declared.get(name)
+            return self._kinds.get(name, usual)
         if isinstance(node, ast.Call):
-            if _name(node.func) == "self._ask" and node.args:
-                return self._answer(node.args[0])  # calls its first argument with the others
-            if isinstance(node.func, ast.Attribute):
-                return self._answer(node.func)
-            if node.args and _name(node.func) not in ("getattr", "bytes", "len", "str"):
-                return self._kind(node.args[0])  # a wrapper that hands its argument through
+            return self._answer(node.func) or self._wrapped(node)
         return None
 
     def _answer(self, function: ast.expr) -> str | None:
-        """The class of what calling a constructor or a method of the binding gives."""
+        """The class that a constructor or a method of the binding gives."""
         if not isinstance(function, ast.Attribute):
             return None
         owner = self._kind(function.value)
         if owner == MODULE and function.attr[:1].isupper():
             return function.attr
         return RETURNS.get(f"{owner}.{function.attr}")
+
+    def _wrapped(self, call: ast.Call) -> str | None:
+        """What comes through `wrapper(object, ...)` or `wrapper(object.method, ...)`."""
+        is_wrapper = _name(call.func) not in (None, "getattr", "bytes", "len", "str")
+        if not is_wrapper or not call.args:
+            return None
+        return self._answer(call.args[0]) or self._kind(call.args[0])
 
 
 def _name(node: ast.AST) -> str | None:

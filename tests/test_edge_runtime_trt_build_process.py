@@ -351,3 +351,57 @@ def test_memory_of_the_machine_is_read_from_the_kernel(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="does not say how much memory"):
         available_bytes(meminfo=tmp_path / "missing")
     assert available_bytes() > MIB
+
+
+def test_a_workspace_limit_that_is_not_taken_is_said(bundle: Bundle) -> None:
+    texts: list[str] = []
+    recipe, _ = make_recipe(bundle, tensorrt_version="10.3.0", precision="int8")
+
+    def report(event: dict[str, Any]) -> bool:
+        texts.append(event.get("text", ""))
+        return True
+
+    with FakeTensorRT("10.3.0").installed() as fake:
+        fake.fail("IBuilderConfig.set_memory_pool_limit", how="none")
+        build_engine(
+            fake.module, recipe, tiny_onnx(), workspace_bytes=MIB, timing_cache=b"", report=report
+        )
+    assert any(f"not the {MIB} asked for" in text for text in texts)
+
+
+def renamed(old: str, new: str) -> bytes:
+    """The tiny graph with another name for an input or output."""
+    model = onnx.load_model_from_string(tiny_onnx())
+    for one in (*model.graph.input, *model.graph.output):
+        one.name = new if one.name == old else one.name
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            for index, name in enumerate(names):
+                names[index] = new if name == old else name
+    return bytes(model.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("graph", "text"),
+    [
+        (renamed("image_nhwc", "image"), "inputs are"),
+        (renamed("logits", "scores"), "the engine's tensors are"),
+        (tiny_onnx(num_labels=3), "the engine's tensors are"),
+        (tiny_onnx(size_px=64), "the profile of image_nhwc does not fit"),
+    ],
+)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_graph_that_breaks_the_contract_gives_no_engine(
+    version: str, graph: bytes, text: str, bundle: Bundle
+) -> None:
+    recipe, _ = make_recipe(bundle, tensorrt_version=version, precision="int8")
+    with FakeTensorRT(version).installed() as fake, pytest.raises(EngineError) as caught:
+        build_engine(
+            fake.module,
+            recipe,
+            graph,
+            workspace_bytes=MIB,
+            timing_cache=b"",
+            report=lambda _event: True,
+        )
+    assert text in str(caught.value)

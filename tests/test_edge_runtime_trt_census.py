@@ -128,6 +128,19 @@ BAD = {
         """,
         "IBuilderConfig.progress_monitor",
     ),
+    "a removed method on a declared attribute, behind a wrapper": (
+        """
+        class Session:
+            def __init__(self):
+                self._runtime: Any = None
+                self._engine: Any = None
+            def open(self, plan):
+                self._engine = self._ask(self._runtime.deserialize_cuda_engine, plan)
+                context = self._ask(self._engine.create_execution_context)
+                return self._engine.num_layers, context.execute_async_v2
+        """,
+        "IExecutionContext.execute_async_v2",
+    ),
     "a name that never was": ("def f(trt): return trt.Bilder", "Bilder"),
     "a probe for a name that never was": (
         "def f(trt): return hasattr(trt, 'IProgresMonitor')",

@@ -27,19 +27,10 @@ from edge_runtime.engines.trt_plan import LoadedPlan, ensure_plan
 from edge_runtime.engines.trt_recipe import make_recipe
 from edge_runtime.errors import EdgeScreenError, EngineError
 
-# Their answer says nothing in the binding, so that only an exception can tell of a failure.
-VOID = {
-    "IBuilderConfig.set_flag",
-    "IBuilderConfig.clear_flag",
-    "IBuilderConfig.set_memory_pool_limit",
-    "IOptimizationProfile.set_shape",
-}
+# A workspace limit that was not taken is a warning in the log: the build may still succeed.
+WARNED = {"IBuilderConfig.set_memory_pool_limit", "IBuilderConfig.get_memory_pool_limit"}
 # What a build can do without: the kept timings. It goes on with an empty timing cache.
-HARMLESS = {
-    ("IBuilderConfig.create_timing_cache", 1, "none"),
-    ("IBuilderConfig.set_timing_cache", 1, "none"),
-    ("IBuilderConfig.set_timing_cache", 1, "false"),
-}
+HARMLESS = {"IBuilderConfig.create_timing_cache", "IBuilderConfig.set_timing_cache"}
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +63,7 @@ def failures(version: str, bundle: Bundle) -> Iterator[tuple[str, int, str]]:
     fake = FakeTensorRT(version)
     build(fake, bundle)
     for path, count in fake.calls.items():
-        ways = ("raise",) if path in VOID or "." not in path else ("raise", "none", "false")
+        ways = ("raise",) if path in WARNED or "." not in path else ("raise", "none", "false")
         for call in range(1, count + 1):
             yield from ((path, call, how) for how in ways)
 
@@ -86,7 +77,7 @@ def test_any_failure_of_the_binding_is_a_typed_error_and_leaks_nothing(
     for path, call in [(p, c) for p, c, way in failures(version, bundle) if way == how]:
         fake = FakeTensorRT(version)
         fake.fail(path, call=call, how=how)
-        if (path, call, how) in HARMLESS:
+        if path in HARMLESS and call == 1:
             assert build(fake, bundle).plan
         else:
             assert isinstance(outcome(fake, bundle), EngineError), (path, call, how)
@@ -172,6 +163,9 @@ def patch_disk(patch: pytest.MonkeyPatch, death: Death) -> None:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorRT]:
     monkeypatch.setattr("edge_runtime.engines.trt_plan.run_build", build_here)
+    monkeypatch.setattr(
+        os, "fsync", lambda _descriptor: None
+    )  # costs time, tells these tests nothing
     with installed(FakeTensorRT("10.3.0"), monkeypatch) as made:
         yield made
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from fake_tensorrt.fake import VERSIONS, FakeTensorRT
 from trt_factory import ORIN, build_here, installed, verified_bundle
 
 from edge_runtime.bundle import Bundle, read_bundle
+from edge_runtime.engines.trt_cache import EngineCache
 from edge_runtime.engines.trt_plan import LoadedPlan, TensorSpec, ensure_plan
 from edge_runtime.errors import BundleSignatureError, ConfigError, EngineError
 
@@ -245,4 +249,57 @@ def test_without_tensorrt_the_error_says_where_it_comes_from(
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "tensorrt", None)
     with pytest.raises(EngineError, match="comes with JetPack"):
+        plan_of(bundle, tmp_path / "cache")
+
+
+@pytest.mark.usefixtures("jetpack6")
+def test_a_cache_that_is_a_link_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    (tmp_path / "cache").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match="is a link"):
+        plan_of(bundle, tmp_path / "cache")
+    assert list((tmp_path / "elsewhere").glob("*/*")) == []
+
+
+@pytest.mark.usefixtures("jetpack6")
+def test_two_builders_of_one_bundle_build_once(bundle: Bundle, tmp_path: Path) -> None:
+    lines: list[str] = []
+    cache = EngineCache(tmp_path / "cache", bundle.sha256)
+    with ThreadPoolExecutor(2) as pool:
+        with cache.building(lines.append):
+            waiting = [
+                pool.submit(plan_of, bundle, tmp_path / "cache", progress=lines.append)
+                for _ in range(2)
+            ]
+            deadline = time.monotonic() + 10
+            while len(lines) < 2 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert len(lines) == 2
+        loaded = [one.result() for one in waiting]
+    assert all("another process builds" in line for line in lines[:2])
+    assert sorted(one.was_built for one in loaded) == [False, True]
+    assert loaded[0].plan == loaded[1].plan
+
+
+def test_timings_that_are_not_whole_are_not_used(tmp_path: Path) -> None:
+    cache = EngineCache(tmp_path / "cache", "ab" * 32)
+    assert cache.timings("10.3.0", ORIN) == b""
+    cache.store_timings("10.3.0", ORIN, b"timings")
+    assert cache.timings("10.3.0", ORIN) == b"timings"
+    assert cache.timings("10.3.1", ORIN) == b""
+    (path,) = (tmp_path / "cache" / "timings").iterdir()
+    path.write_bytes(path.read_bytes()[:-1])
+    assert cache.timings("10.3.0", ORIN) == b""
+
+
+@pytest.mark.usefixtures("jetpack6")
+def test_a_cache_of_another_user_is_refused(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cache").mkdir(mode=0o700)
+    if os.geteuid() == 0:
+        os.chown(tmp_path / "cache", 4243, -1)  # root's own folders are trusted by everybody
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 4242)
+    with pytest.raises(ConfigError, match="belongs to another user"):
         plan_of(bundle, tmp_path / "cache")

@@ -81,7 +81,7 @@ def build_engine(
         check_recipe(trt, recipe)
         builder = _made(trt.Builder(logger), "make a builder", log)
         config = _made(builder.create_builder_config(), "make a configuration", log)
-        _configure(trt, config, recipe, workspace_bytes)
+        _configure(trt, config, recipe, workspace_bytes, log)
         _add_profile(builder, config, recipe, log)
         _use_timing_cache(config, timing_cache, log)
         network = _parsed(trt, builder, recipe, logger, onnx, log)
@@ -117,12 +117,21 @@ def _parsed(
     return network
 
 
-def _configure(trt: Any, config: Any, recipe: EngineRecipe, workspace_bytes: int) -> None:
+def _configure(
+    trt: Any, config: Any, recipe: EngineRecipe, workspace_bytes: int, log: _Log
+) -> None:
+    """Set flags and limits, and read them back: the setters say nothing when they do nothing."""
     for name in recipe.set_flags:
         config.set_flag(member(trt, "BuilderFlag", name))
     for name in recipe.cleared_flags:
         config.clear_flag(member(trt, "BuilderFlag", name))
+    for name in (*recipe.set_flags, *recipe.cleared_flags):
+        if config.get_flag(member(trt, "BuilderFlag", name)) is not (name in recipe.set_flags):
+            raise EngineError(f"TensorRT did not take the flag {name}: {log.in_words()}")
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_bytes)
+    taken = config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE)
+    if taken != workspace_bytes:
+        log.add("WARNING", f"the workspace is {taken} bytes, not the {workspace_bytes} asked for")
     config.builder_optimization_level = recipe.optimization_level
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
 
@@ -132,16 +141,24 @@ def _add_profile(builder: Any, config: Any, recipe: EngineRecipe, log: _Log) -> 
     profile = _made(builder.create_optimization_profile(), "make a profile", log)
     shape = recipe.input_shape
     profile.set_shape(INPUT_NAME, shape, shape, shape)
+    taken = [tuple(row) for row in profile.get_shape(INPUT_NAME)] == [shape] * 3
     index = config.add_optimization_profile(profile)
-    if index != 0 or config.num_optimization_profiles != 1:
+    if not taken or index != 0 or config.num_optimization_profiles != 1:
         raise EngineError(f"TensorRT refuses the profile {shape}: {log.in_words()}")
 
 
 def _use_timing_cache(config: Any, known: bytes, log: _Log) -> None:
-    """Attach the earlier timings, or an empty cache where they do not fit this builder."""
-    cache = config.create_timing_cache(known)
-    if cache is not None and config.set_timing_cache(cache, False):
-        return
+    """Attach the earlier timings, or an empty cache where they do not fit this builder.
+
+    Timings that are refused in whatever way cost time and nothing else; they must not stop every
+    build on this device until somebody clears them.
+    """
+    try:
+        cache = config.create_timing_cache(known)
+        if cache is not None and config.set_timing_cache(cache, False):
+            return
+    except Exception as error:  # the binding's own
+        log.add("WARNING", f"the kept timings were refused: {error}")
     log.add("WARNING", "the kept timings do not fit this builder; timing starts anew")
     cache = _made(config.create_timing_cache(b""), "make a timing cache", log)
     if not config.set_timing_cache(cache, False):
