@@ -169,7 +169,7 @@ def _check_precision(bundle: Bundle, golden: GoldenVectors, precision: str) -> C
     """Run every golden picture and compare probabilities and decisions."""
     name, key = f"golden {precision}", bundle_precision(precision)
     try:
-        engine = open_engine(bundle, precision=precision)
+        engine = open_engine(bundle, engine="onnxruntime", precision=precision)
         actual = _run_all(engine, golden.image_nhwc)
         return _compare(bundle, name, _tolerance(bundle, key), actual, _expected(golden, key))
     except EdgeScreenError as error:

@@ -191,6 +191,20 @@ def test_auto_cannot_be_verified() -> None:
         EngineRequest(engine="auto")
 
 
+def test_the_golden_checks_are_those_of_onnxruntime_also_on_a_jetson(
+    jetson: Callable[..., Machine],
+    built: BuiltBundle,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("EDGE_SCREEN_ENGINE_CACHE", str(cache))
+    machine = jetson()
+    shifted(machine, 1.0)
+    report = verify_bundle(built.folder, trusted_keys=built.trusted_keys)
+    assert report.passed
+    assert machine.gpu.calls == []
+
+
 def test_an_engine_that_fails_is_a_check_that_failed(
     jetson: Callable[..., Machine], built: BuiltBundle, cache: Path
 ) -> None:

@@ -143,21 +143,25 @@ def open_engine(
         raise ConfigError(f"precision is {precision!r}; use one of {words}")
     if not 1 <= num_threads <= 64:
         raise ConfigError(f"num_threads is {num_threads}; use 1 to 64")
-    facts = EngineFacts()
+    if engine == "onnxruntime":
+        return _open_onnxruntime(bundle, precision, num_threads, EngineFacts())
     if engine == "tensorrt":
+        return _open_tensorrt(bundle, precision, cache_dir, tensorrt, EngineFacts())
+    if not has_tensorrt():
+        facts = _chosen("ONNX Runtime on the CPU, because TensorRT is not installed")
+        return _open_onnxruntime(bundle, precision, num_threads, facts)
+    try:
+        facts = _chosen("a TensorRT engine was built here")
         return _open_tensorrt(bundle, precision, cache_dir, tensorrt, facts)
-    if engine == "auto":
-        if has_tensorrt():
-            chosen = EngineFacts(details={"chosen": "auto: a TensorRT engine was built here"})
-            try:
-                return _open_tensorrt(bundle, precision, cache_dir, tensorrt, chosen)
-            except EngineNotBuiltError as error:
-                reason = f"auto: ONNX Runtime on the CPU, because {error}"
-                facts = EngineFacts(details={"chosen": reason}, warnings=(reason,))
-        else:
-            reason = "auto: ONNX Runtime on the CPU, because TensorRT is not installed"
-            facts = EngineFacts(details={"chosen": reason})
+    except EngineNotBuiltError as error:
+        facts = _chosen(f"ONNX Runtime on the CPU, because {error}", is_warning=True)
     return _open_onnxruntime(bundle, precision, num_threads, facts)
+
+
+def _chosen(reason: str, *, is_warning: bool = False) -> EngineFacts:
+    """Return what "auto" chose and why; a warning where something better was expected."""
+    text = f"auto: {reason}"
+    return EngineFacts(details={"chosen": text}, warnings=(text,) if is_warning else ())
 
 
 def has_tensorrt() -> bool:
