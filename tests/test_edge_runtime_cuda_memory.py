@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from fake_cuda import BINDINGS, FakeDevice, install_fake_cuda
-from fake_cuda.device import WORDS
+from fake_cuda.device import WORDS, FakeDevice
+from fake_cuda.install import BINDINGS, install_fake_cuda
 
 from edge_runtime.engines.closing import Closers
 from edge_runtime.engines.cuda_memory import (

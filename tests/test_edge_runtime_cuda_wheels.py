@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from fake_cuda import FakeDevice
+from fake_cuda.device import FakeDevice
 from fake_cuda.runtime_binding import make_runtime
 
 from edge_runtime.engines.cuda_memory import open_device_memory

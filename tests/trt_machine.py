@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from bundle_factory import LABELS, SIZE_PX, tiny_onnx
-from fake_cuda import FakeDevice, install_fake_cuda
+from fake_cuda.device import FakeDevice
+from fake_cuda.install import install_fake_cuda
 from fake_tensorrt.fake import FakeTensorRT
 from fake_tensorrt.plan import FakePlan
 
