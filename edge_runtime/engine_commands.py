@@ -17,6 +17,7 @@ from edge_runtime.engines.trt_dry_run import plan_engine
 from edge_runtime.engines.trt_inventory import clear_engines, list_engines
 from edge_runtime.engines.trt_plan import ensure_plan
 from edge_runtime.errors import EngineError
+from edge_runtime.report_text import printable
 from edge_runtime.result import NOTICE
 from edge_runtime.safe_files import read_file
 from edge_runtime.signing import MAX_MANIFEST_BYTES
@@ -66,7 +67,7 @@ def run_build(request: BuildRequest, *, as_json: bool) -> None:
         cache_dir=_cache_dir(request.cache_dir),
         precision=request.precision,
         rebuild=request.rebuild,
-        progress=lambda line: click.echo(line, err=True),
+        progress=lambda line: click.echo(printable(line), err=True),
     )
     value = {
         "dry_run": False,

@@ -231,6 +231,21 @@ def test_what_libraries_print_does_not_disturb_the_answer(
     assert b"{not json" in (work_dir / "stderr").read_bytes()
 
 
+def test_a_crash_after_the_last_word_does_not_spoil_the_build(
+    bundle: Bundle, work_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Libraries that crash while the interpreter goes down have nothing left to harm."""
+    (tmp_path / "tensorrt.py").write_text(
+        "import atexit, os, signal, sys\n"
+        "atexit.register(os.kill, os.getpid(), signal.SIGKILL)\n"
+        "from fake_tensorrt.fake import from_environment\n"
+        "sys.modules[__name__] = from_environment().module\n"
+    )
+    with installed(FakeTensorRT("10.3.0"), monkeypatch) as fake:
+        monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parent}")
+        assert run(fake, bundle, work_dir).plan
+
+
 def test_a_child_ends_with_its_parent(
     bundle: Bundle, work_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
