@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from functools import partial
 
 import pytest
+from trt_machine import until
 
 from edge_runtime.engines.owner_thread import OwnerThread
 from edge_runtime.errors import CudaError, EngineBusyError, EngineError
@@ -29,19 +30,19 @@ def test_all_work_is_done_by_one_thread_that_is_not_the_caller(owner: OwnerThrea
 
 
 def test_calls_are_served_in_the_order_in_which_they_came(owner: OwnerThread) -> None:
-    gate, order = threading.Event(), []
+    gate, started, order = threading.Event(), threading.Event(), []
 
     def work(number: int) -> None:
-        gate.wait(5.0)
+        started.set()
+        gate.wait(10.0)
         order.append(number)
 
     threads = []
     for number in range(4):
-        threads.append(
-            threading.Thread(target=lambda n=number: owner.call(lambda: work(n), timeout_s=5.0))
-        )
+        call = partial(owner.call, partial(work, number), timeout_s=30.0)
+        threads.append(threading.Thread(target=call))
         threads[-1].start()
-        time.sleep(0.02)
+        until(lambda n=number: started.is_set() and owner._queue.qsize() == n)
     gate.set()
     for thread in threads:
         thread.join()
@@ -90,17 +91,19 @@ def test_what_was_handed_in_is_let_go(owner: OwnerThread) -> None:
 
 
 def test_what_waits_at_the_end_is_finished_first() -> None:
-    owner, done = OwnerThread("test", max_waiting=8), []
-    threads = [
-        threading.Thread(
-            target=lambda n=n: owner.call(lambda: (time.sleep(0.02), done.append(n)), timeout_s=5.0)
-        )
-        for n in range(3)
-    ]
+    owner, gate, done = OwnerThread("test", max_waiting=8), threading.Event(), []
+
+    def work(number: int) -> None:
+        gate.wait(10.0)
+        done.append(number)
+
+    calls = [partial(owner.call, partial(work, n), timeout_s=30.0) for n in range(3)]
+    threads = [threading.Thread(target=call) for call in calls]
     for thread in threads:
         thread.start()
-    time.sleep(0.03)
-    owner.stop(lambda: done.append("last"), timeout_s=5.0)
+    until(lambda: owner._queue.qsize() == 2)
+    threading.Timer(0.02, gate.set).start()
+    owner.stop(lambda: done.append("last"), timeout_s=30.0)
     for thread in threads:
         thread.join()
     assert done[-1] == "last"
@@ -136,7 +139,8 @@ def test_idle_work_stops_at_its_first_failure() -> None:
             raise CudaError("the GPU is gone; remedy")
 
     owner = OwnerThread("test", max_waiting=1, idle_s=0.01, on_idle=idle)
-    time.sleep(0.2)
+    until(lambda: owner.failure)
+    time.sleep(0.05)
     assert len(calls) == 2
     assert owner.failure == "the GPU is gone; remedy"
     owner.stop(lambda: None, timeout_s=5.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +65,14 @@ class Machine:
         assert self.tensorrt.live() == 0
         assert self.gpu.left_over() == []
         assert self.gpu.violations == []
+
+
+def until(condition: Callable[[], object], *, within_s: float = 10.0) -> None:
+    """Wait for what another thread brings about; a busy machine may take its time."""
+    end = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.002)
 
 
 def make_machine(
