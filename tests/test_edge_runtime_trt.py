@@ -350,9 +350,13 @@ def test_a_wrong_picture_is_an_error_of_the_caller(jetson: Machine, image: np.nd
     engine.close()
 
 
-def test_an_output_that_is_not_written_is_never_the_last_patients(jetson: Machine) -> None:
+@pytest.mark.parametrize("cuda_graph", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_output_that_is_not_written_is_never_the_last_patients(
+    jetson: Machine, kind: str, cuda_graph: bool
+) -> None:
     """The kernel of the second run writes nothing: the first answer must not come back."""
-    engine = jetson.engine(memory="mapped", cuda_graph=False)
+    engine = jetson.engine(memory=kind, cuda_graph=cuda_graph)
     image = np.full((1, SIZE_PX, SIZE_PX, 3), 90, np.uint8)
     engine.run(image)
     jetson.gpu.write = lambda _address, _data: None  # type: ignore[method-assign]
@@ -383,6 +387,32 @@ def test_after_a_failure_nothing_is_answered_and_closing_works(machine: Machine)
         engine.run(image)
     engine.close()
     machine.assert_clean()
+
+
+def test_a_call_that_waits_while_another_fails_is_not_answered(
+    jetson: Machine, rng: np.random.Generator
+) -> None:
+    """TensorRT refuses one run and would do the next: the context is not trusted with it."""
+    engine, gate = jetson.engine(cuda_graph=False, run_timeout_s=30.0), threading.Event()
+    images = pictures(rng, 3)
+    slow_machine(jetson, gate)
+    path = "IExecutionContext.execute_async_v3"
+    with ThreadPoolExecutor(3) as pool:
+        started = jetson.tensorrt.calls[path]
+        waiting = [pool.submit(engine.run, images[0])]
+        until(lambda: jetson.tensorrt.calls[path] > started)
+        jetson.tensorrt.fail(path, call=started + 2, how="false")
+        for number in (1, 2):
+            waiting.append(pool.submit(engine.run, images[number]))
+            until(lambda n=number: engine._thread._queue.qsize() == n)
+        gate.set()
+        assert waiting[0].result().logits.size == len(LABELS)
+        with pytest.raises(EngineError, match=r"^TensorRT: execute_async_v3 returned False"):
+            waiting[1].result()
+        with pytest.raises(EngineError, match=r"^the engine failed earlier \(TensorRT: execute_"):
+            waiting[2].result()
+    engine.close()
+    jetson.assert_clean()
 
 
 def test_a_plan_of_another_version_is_refused_with_tensorrts_words(
