@@ -119,6 +119,27 @@ def test_the_command_names_the_engine_and_why(
     assert json.loads(value)["engine"]["details"]["cuda_graph"] == "captured"
 
 
+def test_loading_makes_no_folder_and_knows_a_tilde(
+    start: Callable[..., Machine],
+    bundle: Bundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A camera may have a read-only disk, and a service file does not expand a `~`."""
+    start()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("EDGE_SCREEN_ENGINE_CACHE", "~/engines")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(EngineNotBuiltError):
+        open_engine(bundle, engine="tensorrt", tensorrt=FEW)
+    open_engine(bundle, engine="auto", tensorrt=FEW).close()
+    assert not (tmp_path / "engines").exists()
+    build_plan(bundle, tmp_path / "engines")
+    opened = open_engine(bundle, engine="auto", tensorrt=FEW)
+    assert opened.name == "tensorrt"
+    opened.close()
+
+
 def test_any_failure_of_the_device_is_ungradable(
     start: Callable[..., Machine], built: BuiltBundle, bundle: Bundle, cache: Path
 ) -> None:

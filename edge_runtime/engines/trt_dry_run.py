@@ -102,7 +102,6 @@ def _device() -> tuple[DeviceIdentity | None, tuple[str, ...]]:
 
 
 def _is_cached(root: Path, bundle: Bundle, recipe: EngineRecipe, device: DeviceIdentity) -> bool:
-    if not (root / bundle.sha256).is_dir():
-        return False  # a dry run makes no folder
-    entry, _ = EngineCache(root, bundle.sha256).find(cache_key(recipe, device), recipe, device)
+    cache = EngineCache(root, bundle.sha256, may_make=False)  # a dry run makes no folder
+    entry, _ = cache.find(cache_key(recipe, device), recipe, device)
     return entry is not None
