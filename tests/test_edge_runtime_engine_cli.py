@@ -100,6 +100,8 @@ def test_build_then_list_then_clear(built: BuiltBundle, cache: Path) -> None:
     assert first.stdout.startswith("built\n")
     assert "this takes minutes, once" in first.stderr
     assert json_of("build", built.folder, "--dry-run")["cached"] is True
+    named = json_of("build", built.folder, "--dry-run", "--for-version", "10.3")
+    assert (named["device"]["name"], named["key"], named["cached"]) == ("Orin", None, None)
     again = json_of("build", built.folder)
     assert again["was_built"] is False
     assert again["key"] == planned["key"]
