@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 import pytest
 from bundle_factory import LABELS, SIZE_PX, tiny_onnx
+from fake_tensorrt.runtime import IExecutionContext
 from trt_machine import VERSIONS, Machine, make_machine, until
 
 from edge_runtime.engines.ort import OrtEngine
@@ -460,6 +461,15 @@ def test_a_plan_of_other_types_is_refused(
     change(model)
     with pytest.raises(EngineError, match=f"{message}; build it again"):
         jetson.engine(plan=jetson.plan(model.SerializeToString()))
+    jetson.assert_clean()
+
+
+def test_a_shape_that_tensorrt_still_misses_is_refused(
+    jetson: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(IExecutionContext, "infer_shapes", lambda _self: ["image_nhwc"])
+    with pytest.raises(EngineError, match=r"lacks the shapes of \['image_nhwc'\]; build it again"):
+        jetson.engine()
     jetson.assert_clean()
 
 
