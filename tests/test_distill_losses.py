@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from distill.losses import FeatureScale, feature_loss, soft_label_loss
+from distill.losses.features import FeatureScale, feature_loss
+from distill.losses.soft_labels import soft_label_loss
 from train.finetune import masked_bce
 
 

@@ -63,7 +63,7 @@ def test_two_steps_from_checkpoint_to_checkpoint(
     assert record["training_data"]["synthetic"] is True
     assert record["metrics"] == done.metrics
     assert {name for name in done.training if name.startswith("loss_")} == {
-        "loss_soft", "loss_true", "loss_feature",
+        "loss_soft", "loss_true", "loss_feature", "loss_laterality",
     }  # fmt: skip
     assert all(math.isfinite(value) for value in done.training.values())
     assert 0.0 <= done.val["decision_agreement"] <= 1.0
