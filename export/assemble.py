@@ -190,8 +190,14 @@ def _provenance(student_dir: Path, record: Mapping[str, Any], origin: DataOrigin
         "teacher_sha256": teacher["sha256"],
         "student_sha256": _sha256(student_dir / "model.safetensors"),
         "code_version": __version__,
-        "seeds": {"distill": record["distill"]["seed"], **teacher["seeds"]},
+        "seeds": {**teacher["seeds"], **_student_seeds(record)},
     }
+
+
+def _student_seeds(record: Mapping[str, Any]) -> dict[str, int]:
+    """Of the stages that the student went through; only the task stage is in every record."""
+    stages = [name for name in ("label_free", "distill", "qat") if name in record]
+    return {name: record[name]["seed"] for name in stages}
 
 
 def _sha256(path: Path) -> str:
