@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -251,3 +252,12 @@ def test_the_command_shows_the_catalogue_with_computed_costs(monkeypatch) -> Non
     )
     text = run().output
     assert all(name in text and CATALOGUE[name].reason in text for name in names)
+
+
+@pytest.mark.slow
+def test_the_guides_table_is_what_the_command_counts() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "distill-and-export.md").read_text("utf-8")
+    for row in json.loads(run("--json").output)["students"]:
+        gmacs = " | ".join(f"{value:.2f}" for value in row["gmacs"].values())
+        line = f"| {row['name']} | {row['tier']} | {row['million_parameters']:.2f} | {gmacs} |"
+        assert line in text
