@@ -12,7 +12,7 @@ from calibration.quantize import plan_quantization, quantize
 from calibration.run_models import score_models
 from distill.agreement import student_logits
 from distill.backbone import build_backbone
-from distill.qat.fake_quant import FakeQuant, fake_quantize, weight_scale
+from distill.qat.fake_quant import FakeQuant, fake_quantize, round_up_to_half, weight_scale
 from distill.qat.measure_ranges import measure_ranges
 from distill.qat.rounded_conv import RoundedConv, worth_int8
 from distill.qat.rounded_student import RoundedStudent
@@ -23,7 +23,7 @@ from export.to_onnx import export_onnx
 from train.arrays import normalize_cfp
 
 LABELS = ("edema", "glaucoma")
-TINY = StudentConfig(size_px=64, channels=(8, 8, 16, 16), stem_width=8)
+TINY = StudentConfig(size_px=64, channels=(16, 16, 16, 24), stem_width=16)
 
 
 @pytest.fixture
@@ -35,6 +35,8 @@ def settled(config: StudentConfig = TINY) -> Student:
     """A student whose running statistics are not the start values and whose heads say something."""
     torch.manual_seed(0)
     student = Student(config, LABELS)
+    for norm in [m for m in student.modules() if isinstance(m, nn.BatchNorm2d)]:
+        nn.init.uniform_(norm.weight, 0.7, 1.3)  # the last of a block begins at 0
     student.train()
     for _ in range(20):
         student(torch.randn(8, 3, config.size_px, config.size_px))
@@ -86,7 +88,7 @@ def test_weights_have_one_scale_a_channel_and_a_channel_of_zeros_is_no_division_
     weight = torch.tensor([[1.0, -12.7], [0.0, 0.0]]).reshape(2, 2, 1, 1)
     scale = weight_scale(weight)
     assert scale.shape == (2, 1, 1, 1)
-    assert float(scale[0]) == pytest.approx(0.1)
+    assert 0.1 <= float(scale[0]) < 0.1 * (1 + 2**-10)
     assert bool(torch.isfinite(fake_quantize(weight, scale)).all())
 
 
@@ -117,16 +119,35 @@ def test_a_folded_convolution_is_convolution_then_batch_norm(draw, bias) -> None
 
 
 @pytest.mark.parametrize(
-    ("conv", "worth"),
+    ("conv", "is_first", "worth"),
     [
-        (nn.Conv2d(3, 16, 3), True),
-        (nn.Conv2d(16, 12, 1), False),
-        (nn.Conv2d(16, 16, 3, groups=16), True),
-        (nn.Conv2d(16, 16, 1, groups=16), False),
+        (nn.Conv2d(3, 16, 3), True, True),
+        (nn.Conv2d(3, 16, 3), False, True),
+        (nn.Conv2d(3, 8, 3), True, True),
+        (nn.Conv2d(8, 8, 3), False, False),
+        (nn.Conv2d(16, 12, 1), False, True),
+        (nn.Conv2d(17, 9, 1), False, False),
+        (nn.Conv2d(8, 32, (1, 3)), False, False),
+        (nn.Conv2d(16, 16, 3, groups=16), False, True),
+        (nn.Conv2d(16, 16, 1, groups=16), False, False),
     ],
 )
-def test_which_convolutions_become_int8(conv, worth) -> None:
-    assert worth_int8(conv) is worth
+def test_which_convolutions_become_int8(conv, is_first, worth) -> None:
+    assert worth_int8(conv, is_first=is_first) is worth
+
+
+def test_scales_are_float16_numbers_rounded_up(draw) -> None:
+    scale = torch.rand(1000, generator=draw) * 2.0 ** torch.randint(
+        -20, 10, (1000,), generator=draw
+    )
+    scale = scale.clamp_min(2.0**-24)
+    rounded = round_up_to_half(scale)
+    expected = scale.numpy().astype(np.float16)
+    low = expected.astype(np.float64) < scale.numpy()
+    expected[low] = np.nextafter(expected[low], np.float16(np.inf))
+    np.testing.assert_array_equal(rounded.numpy(), expected.astype(np.float32))
+    assert bool((rounded >= scale).all())
+    assert torch.equal(round_up_to_half(rounded), rounded)
 
 
 class OddConv(nn.Conv2d):
@@ -145,9 +166,9 @@ def test_watching_gives_the_float_student() -> None:
     rounded = RoundedStudent(student)
     x = normalize_cfp(make_split(2, size_px=64).images_tensor())
     with torch.no_grad(), rounded.watching(lambda *_: None):
-        for conv in [m for m in rounded._traced[0].modules() if isinstance(m, RoundedConv)]:
-            conv.rounded = False
         torch.testing.assert_close(rounded(x).evidence, student(x).evidence, atol=1e-4, rtol=1e-4)
+    with torch.no_grad():
+        assert float((rounded(x).evidence - student(x).evidence).abs().max()) > 1e-3
 
 
 def test_it_is_the_students_own_weights_that_learn_and_statistics_that_stand_still() -> None:
@@ -175,7 +196,8 @@ def test_ranges_are_percentiles() -> None:
     largest = measure_ranges(rounded, data, picked, percentile=100.0)
     assert list(largest) == list(rounded.ranges)
     for name, parts in shown.items():
-        assert largest[name] == pytest.approx(float(torch.cat(parts).max()), rel=1e-5)
+        peak = float(torch.cat(parts).max())
+        assert peak * (1 - 1e-6) <= largest[name] <= peak * (1 + 2**-9)
     inner = measure_ranges(rounded, data, picked, percentile=99.0)
     for name, parts in shown.items():
         share = float((torch.cat(parts) <= inner[name]).float().mean())
@@ -183,31 +205,35 @@ def test_ranges_are_percentiles() -> None:
     assert rounded.range_values() == pytest.approx(inner)
 
 
-@pytest.mark.parametrize(
-    "arch", ["compact", pytest.param("efficientnet_es", marks=pytest.mark.slow)]
-)
-def test_the_rounded_student_is_the_int8_file(arch) -> None:
+def test_the_rounded_student_is_the_int8_file() -> None:
     """The same ranges in both: the file's graph and the trained form agree on random pictures."""
-    config = (
-        TINY
-        if arch == "compact"
-        else StudentConfig(size_px=64, arch=arch, channels=(), stem_width=0)
-    )
-    student = settled(config)
+    student = settled()
     rounded = RoundedStudent(student)
     ranges = list(measure_ranges(rounded, pictures(), torch.arange(8), percentile=99.9).values())
     fp32 = export_onnx(student, metadata={})
     plan = plan_quantization(fp32)
-    assert len(plan.observed) == len(ranges)
-    int8 = quantize(fp32, plan, dict(zip(plan.observed, ranges, strict=True)))
+    # The map that the heads read may be left in float by the file.
+    assert len(ranges) - 1 <= len(plan.observed) <= len(ranges)
+    int8 = quantize(fp32, plan, dict(zip(plan.observed, ranges, strict=False)))
     images = np.random.default_rng(3).integers(0, 256, (24, 64, 64, 3), dtype=np.uint8)
     in_files = score_models({"fp32": fp32, "int8": int8}, images)
     apart = np.abs(student_logits(rounded, images).diseases - in_files["int8"].logits)
     lost = np.abs(in_files["int8"].logits - in_files["fp32"].logits)
     # Sums in another order flip a rounding now and then, and a flip travels on in a small random
     # network; where none happens the two agree to float32's last digits.
-    assert np.quantile(apart, 0.25) < 1e-5
-    assert apart.mean() < 0.25 * lost.mean()
+    assert lost.mean() > 0
+    assert apart.mean() < 0.5 * lost.mean()
+    if len(plan.observed) == len(ranges):
+        assert np.median(apart) < 1e-5
+
+
+def test_weights_outside_layers_are_refused() -> None:
+    student = settled()
+    student.backbone = build_backbone(
+        StudentConfig(size_px=64, arch="hgnetv2_b0", channels=(), stem_width=0)
+    )
+    with pytest.raises(ConfigError, match="weight outside"):
+        RoundedStudent(student)
 
 
 def test_a_backbone_that_branches_on_its_input_is_refused() -> None:

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["FakeQuant", "fake_quantize", "weight_scale"]
+__all__ = ["FakeQuant", "fake_quantize", "round_up_to_half", "weight_scale"]
 
 # As the INT8 files: int8 activations saturate at both ends of int8, weights are symmetric.
 ACTIVATION_LIMITS = (-128.0, 127.0)
 WEIGHT_LIMITS = (-127.0, 127.0)
-# As calibration's: a channel of zeros still needs a positive scale.
-_SMALLEST_SCALE = 2.0**-60
+# The smallest float16: a channel of zeros still needs a positive scale.
+_SMALLEST_SCALE = 2.0**-24
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -55,10 +55,26 @@ def fake_quantize(
     return rounded
 
 
-def weight_scale(weight: torch.Tensor) -> torch.Tensor:
-    """(C_out, ...) weights -> scale max |w| / 127 of each output channel, shape (C_out, 1, ...)."""
-    peak = weight.detach().abs().flatten(1).amax(1) / WEIGHT_LIMITS[1]
-    return peak.clamp_min(_SMALLEST_SCALE).reshape(-1, *(1,) * (weight.ndim - 1))
+def round_up_to_half(scale: torch.Tensor) -> torch.Tensor:
+    """Smallest float16 numbers >= `scale` (> 0, below 65504), as float32: what the files hold."""
+    half = scale.half()
+    too_low = (half.float() < scale).to(torch.int16)
+    # The bits of positive floats, read as an integer, count them upwards.
+    return (half.view(torch.int16) + too_low).view(torch.float16).float()
+
+
+def weight_scale(weight: torch.Tensor, *, divisor: float = 1.0) -> torch.Tensor:
+    """(C_out, ...) weights -> scale of each output channel, shape (C_out, 1, ...).
+
+    max |w| / 127, rounded up to float16 as in the INT8 files.
+
+    Args:
+        weight: as it is trained.
+        divisor: what the file's weight is divided by: float16 is coarser for tiny numbers.
+    """
+    peak = weight.detach().abs().flatten(1).amax(1) / (WEIGHT_LIMITS[1] * divisor)
+    scale = round_up_to_half(peak.clamp_min(_SMALLEST_SCALE)) * divisor
+    return scale.reshape(-1, *(1,) * (weight.ndim - 1))
 
 
 class FakeQuant(nn.Module):
@@ -77,9 +93,14 @@ class FakeQuant(nn.Module):
         self.register_buffer("amax", torch.tensor(amax))
         self.watch: Callable[[torch.Tensor], None] | None = None
 
+    @property
+    def scale(self) -> torch.Tensor:
+        """() float32, width of a step."""
+        return self.amax / ACTIVATION_LIMITS[1]
+
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """Round, or show."""
         if self.watch is not None:
             self.watch(values)
             return values
-        return fake_quantize(values, self.amax / ACTIVATION_LIMITS[1])
+        return fake_quantize(values, self.scale)

@@ -1,7 +1,8 @@
 """Measure the INT8 ranges of a student's activations on training pictures.
 
-The percentile of absolute values, as INT8 calibration takes it: two passes, one for the
-largest value of each tensor and one to count, so memory does not grow with the pictures.
+The percentile of absolute values of the float student, as INT8 calibration takes it, in two
+passes: one for the largest value of each tensor and one to count, so that memory does not grow
+with the pictures.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections import defaultdict
 
 import torch
 
+from distill.qat.fake_quant import ACTIVATION_LIMITS, round_up_to_half
 from distill.qat.rounded_student import RoundedStudent
 from distill.views import Pictures
 
@@ -17,7 +19,7 @@ __all__ = ["measure_ranges"]
 
 _BINS = 2048
 _BATCH = 64
-_SMALLEST = 1e-9
+_SMALLEST = 1e-4  # of a tensor that is zero on every picture; its scale is a float16
 
 
 @torch.no_grad()
@@ -33,7 +35,7 @@ def measure_ranges(
         percentile: in (0, 100]; 100 is the largest value itself.
 
     Returns:
-        Tensor -> range, exact to 1 part in 2048 of the largest value.
+        Tensor -> range, exact to one part in 1024 of the largest value.
     """
     peaks: dict[str, float] = defaultdict(lambda: _SMALLEST)
 
@@ -57,7 +59,11 @@ def measure_ranges(
 
 
 def _inside(counts: torch.Tensor, peak: float, percentile: float) -> float:
-    """Upper edge of the first bin up to which the wanted share of values lies."""
+    """Upper edge of the first bin up to which the wanted share of values lies.
+
+    A little more where that makes the scale a float16 number, as in the INT8 files.
+    """
     wanted = percentile / 100 * float(counts.sum())
-    number = int(torch.searchsorted(counts.cumsum(0), torch.tensor(wanted).double()))
-    return peak * min(number + 1, _BINS) / _BINS
+    number = int(torch.searchsorted(counts.cumsum(0), torch.tensor(wanted, dtype=torch.float64)))
+    scale = torch.tensor(peak * min(number + 1, _BINS) / _BINS / ACTIVATION_LIMITS[1])
+    return ACTIVATION_LIMITS[1] * float(round_up_to_half(scale))
