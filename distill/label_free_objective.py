@@ -85,7 +85,7 @@ class LabelFreeObjective(Objective):
                 "embedding": FeatureScale(looked.output.embedding),
             }
         )
-        self.queue = EmbeddingQueue(config.queue_size, eye.width)
+        self.queue = EmbeddingQueue(config.queue_size, eye.width).to(pictures.device)
         self.queue.push(self.scales["embedding"](looked.output.embedding))
 
     def losses(self, view: View) -> dict[str, torch.Tensor]:

@@ -45,7 +45,8 @@ def measure_ranges(
     counts: dict[str, torch.Tensor] = {}
 
     def count(name: str, values: torch.Tensor) -> None:
-        found = torch.histc(values.float().abs(), bins=_BINS, min=0.0, max=peaks[name]).double()
+        found = torch.histc(values.float().abs(), bins=_BINS, min=0.0, max=peaks[name])
+        found = found.double().cpu()
         counts[name] = counts[name] + found if name in counts else found
 
     for watch in (note_peak, count):
