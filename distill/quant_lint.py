@@ -7,6 +7,7 @@ that a forward pass calls without a layer of their own are found by letting one 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -23,6 +24,7 @@ from edge_runtime.errors import ConfigError
 
 __all__ = ["Finding", "lint_backbone", "refuse_bad_backbone"]
 
+_LOGGER = logging.getLogger(__name__)
 _PROBE_PX = 64
 # Operators by the rule they break, for forward passes that call functions instead of layers.
 _OPERATORS = {
@@ -103,6 +105,10 @@ def refuse_bad_backbone(config: StudentConfig, *, allowed: bool) -> tuple[Findin
             f"'{config.arch}' has blocks that INT8 treats badly: {', '.join(grave)}; see "
             f"`edge-screen quant-lint {config.arch}`, choose another backbone, or allow it with "
             "--allow-quant-lint and let the INT8 gate decide"
+        )
+    if grave:
+        _LOGGER.warning(
+            "'%s' is taught although quant-lint refuses it: %s", config.arch, ", ".join(grave)
         )
     return findings
 

@@ -90,7 +90,8 @@ def distill_checkpoint(
     teacher, teacher_config = load_teacher(teacher_dir)
     teacher_px = teacher.encoder.config.size_px
     config = replace(config, student=replace(config.student, size_px=size_px or teacher_px))
-    refuse_bad_backbone(config.student, allowed=config.allow_quant_lint)
+    if not config.allow_quant_lint:
+        refuse_bad_backbone(config.student, allowed=False)  # before the long work
     record = read_teacher_record(teacher_dir, teacher_config)
     index = read_training_index(data_dir)
     train, val = load_train_val(index, max(teacher_px, config.student.size_px))

@@ -95,10 +95,14 @@ def test_every_check_has_a_rule_and_every_rule_a_check() -> None:
     assert {rule.weight for rule in RULES.values()} == {"refuse", "note"}
 
 
-def test_a_bad_backbone_is_refused_unless_allowed_aloud() -> None:
+def test_a_bad_backbone_is_refused_unless_allowed_aloud(caplog) -> None:
     with pytest.raises(ConfigError, match=r"silu \(\d+ layers\).*--allow-quant-lint"):
         refuse_bad_backbone(shape("efficientnet_b0"), allowed=False)
     assert refuse_bad_backbone(shape("efficientnet_b0"), allowed=True)
+    assert "although quant-lint refuses it: " in caplog.text
+    caplog.clear()
+    assert refuse_bad_backbone(shape("mobilenetv2_100"), allowed=True)
+    assert caplog.text == ""
 
 
 def test_the_catalogue_is_clean_and_covers_every_tier() -> None:
