@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from safetensors.torch import save_file
 from training_factory import TINY_ENCODER, make_split
 
+from distill.backbone import build_backbone
 from distill.cli import distill as distill_command
 from distill.comparison import compare_checkpoints, compare_with_teacher
 from distill.comparison_cli import compare_student
@@ -66,6 +69,19 @@ def test_both_stages_are_in_the_record(student_dir) -> None:
     assert record["distill"]["num_steps"] == 2
     assert record["quant_lint"] == []
     assert record["distill"]["allow_quant_lint"] is False
+
+
+def test_backbone_weights_are_begun_with_and_named(teacher_dir, phantom_dir, tmp_path) -> None:
+    torch.manual_seed(9)
+    path = tmp_path / "weights.safetensors"
+    backbone = build_backbone(STUDENT)
+    save_file(backbone.state_dict(), str(path))
+    slow = replace(TASK, num_steps=1, learning_rate=1e-6)
+    distill_checkpoint(teacher_dir, phantom_dir, tmp_path / "s", slow, backbone_weights=path)
+    student, record = load_student(tmp_path / "s")
+    assert record["backbone_weights_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    first = student.backbone.conv1[0].weight
+    torch.testing.assert_close(first, backbone.conv1[0].weight, atol=1e-5, rtol=0)
 
 
 def test_a_qat_student_is_an_ordinary_checkpoint_with_its_ranges(qat_dir, student_dir) -> None:
