@@ -95,14 +95,17 @@ def distill_checkpoint(
     record = read_teacher_record(teacher_dir, teacher_config)
     index = read_training_index(data_dir)
     train, val = load_train_val(index, max(teacher_px, config.student.size_px))
-    seed_everything(config.seed)
-    student = Student(config.student, teacher.label_names)
+    # Without anything before it the task stage draws its own student, as the demo's does.
+    student: Student | None = None
     earlier: dict[str, Any] = {}
-    if backbone_weights is not None:
+    if label_free is not None or backbone_weights is not None:
+        seed_everything(config.seed)
+        student = Student(config.student, teacher.label_names)
+    if student is not None and backbone_weights is not None:
         load_backbone_weights(student.backbone, backbone_weights)
         earlier["backbone_weights_sha256"] = _sha256(backbone_weights)
     identity = {"data": train.fingerprint, "teacher": record.sha256, **earlier}
-    if label_free is not None:
+    if student is not None and label_free is not None:
         named = {**identity, "settings": asdict(label_free), "student": asdict(config.student)}
         done = learn_to_see(
             teacher,
