@@ -26,7 +26,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON for mac
 @click.option("--signing-key", type=_PATH, required=True, help="signing.key of keygen.")
 @click.option(
     "--method",
-    type=click.Choice(["percentile", "minmax"]),
+    type=click.Choice(["percentile", "mse", "entropy", "minmax"]),
     default="percentile",
     show_default=True,
     help="How INT8 ranges follow from activations.",
@@ -68,6 +68,13 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON for mac
     help="Refuse unless the intervals show INT8 to be no worse (hundreds of diseased eyes).",
 )
 @click.option("--report", type=_PATH, help="Write the gate's report there, also when refused.")
+@click.option("--trt-cache", type=_PATH, help="Write the ranges for TensorRT's implicit INT8, too.")
+@click.option(
+    "--trt-version",
+    default="8.6.1",
+    show_default=True,
+    help="TensorRT that reads --trt-cache; it takes a cache of its own version only.",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @_json
 def calibrate(
@@ -75,6 +82,8 @@ def calibrate(
     data_dir: Path,
     signing_key: Path,
     report: Path | None,
+    trt_cache: Path | None,
+    trt_version: str,
     as_json: bool,
     **settings: Any,
 ) -> None:
@@ -89,6 +98,7 @@ def calibrate(
       edge-screen calibrate runs/demo/bundle --data runs/demo/data --signing-key keys/signing.key
     """  # noqa: D301 (click needs the backspace itself)
     from calibration.pipeline import calibrate_bundle
+    from calibration.trt_cache import CacheTarget
 
     outcome = calibrate_bundle(
         bundle,
@@ -96,6 +106,7 @@ def calibrate(
         signing_key,
         _config(settings),
         report_path=report,
+        cache=None if trt_cache is None else CacheTarget(path=trt_cache, tensorrt=trt_version),
         progress=_show_progress if sys.stderr.isatty() else None,
     )
     if as_json:
@@ -169,6 +180,7 @@ def _as_dict(bundle: Path, outcome: CalibrationOutcome) -> dict[str, Any]:
         "num_int8_images": outcome.num_int8_images,
         "num_val_images": outcome.num_val_images,
         "num_refused_images": outcome.num_refused_images,
+        "strata": dataclass_to_dict(outcome.strata),
         "labels": dataclass_to_dict(manifest.labels),
         "gradability": dataclass_to_dict(manifest.gradability),
         "gate": dataclass_to_dict(outcome.gate.report),
@@ -177,11 +189,15 @@ def _as_dict(bundle: Path, outcome: CalibrationOutcome) -> dict[str, Any]:
 
 
 def _as_text(bundle: Path, outcome: CalibrationOutcome) -> list[str]:
+    from calibration.strata import FEWEST_IMAGES, thin_strata
+
     manifest, report = outcome.written.manifest, outcome.gate.report
+    thin = thin_strata(outcome.strata)
     lines = [
         f"{bundle} is calibrated and signed by key {outcome.written.key_id}",
         f"INT8 from {outcome.num_int8_images} train images, thresholds from "
         f"{outcome.num_val_images} val images, {outcome.num_refused_images} images refused",
+        *(f"fewer than {FEWEST_IMAGES} INT8-calibration images of {stratum}" for stratum in thin),
         f"{'output':20} {'threshold':>9} {'Se':>6} {'Sp':>6} {'AUROC FP32':>11} {'INT8':>7}",
     ]
     rows = {row.name: row for row in report.labels}

@@ -18,8 +18,11 @@ from calibration.config import CalibrationConfig
 from calibration.dataset import ImageStream, read_eyes
 from calibration.gate import GateOutcome, judge, require_passed
 from calibration.int8_models import Int8Models, make_int8_models
+from calibration.quantize import plan_quantization
 from calibration.release import Written, check_signing_key, write_gate_report, write_release
 from calibration.run_models import score_models
+from calibration.strata import Stratum
+from calibration.trt_cache import CacheTarget, cache_scales
 from calibration.validation import (
     CalibratedOutput,
     calibrate_output,
@@ -37,13 +40,14 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationOutcome:
-    """What the stage did: the bundle that was written and the gate's outcome."""
+    """What the stage did: the bundle that was written, the gate's outcome, the images used."""
 
     written: Written
     gate: GateOutcome
     num_int8_images: int
     num_val_images: int
     num_refused_images: int
+    strata: tuple[Stratum, ...]
 
 
 def calibrate_bundle(
@@ -53,6 +57,7 @@ def calibrate_bundle(
     config: CalibrationConfig,
     *,
     report_path: Path | None = None,
+    cache: CacheTarget | None = None,
     progress: Progress | None = None,
 ) -> CalibrationOutcome:
     """Calibrate, gate and sign the bundle in `bundle_dir`, in place.
@@ -63,6 +68,7 @@ def calibrate_bundle(
         signing_key: private key of `edge-screen keygen`.
         config: every setting.
         report_path: where to write the gate's report as JSON, also when INT8 is refused.
+        cache: where to write the same ranges for TensorRT's implicit INT8; None = nowhere.
         progress: called with (stage, images done, images in all).
 
     Raises:
@@ -106,12 +112,16 @@ def calibrate_bundle(
     require_passed(gate)
     manifest = _manifest(bundle, models, outputs, gate, config, stream)
     files = {"int8": models.portable, "int8_cpu": models.cpu}
+    written = write_release(bundle_dir, bundle, manifest, files, signing_key)
+    if cache is not None:
+        cache.write(cache_scales(fp32, plan_quantization(fp32), models.ranges))
     return CalibrationOutcome(
-        written=write_release(bundle_dir, bundle, manifest, files, signing_key),
+        written=written,
         gate=gate,
         num_int8_images=models.num_images,
         num_val_images=len(stream.used),
         num_refused_images=len(stream.refused) + models.num_refused,
+        strata=models.strata,
     )
 
 
@@ -162,6 +172,7 @@ def _provenance(
     return {
         "config": asdict(config),
         "ranges": dict(models.ranges),
+        "strata": [asdict(stratum) for stratum in models.strata],
         "num_refused_train_images": models.num_refused,
         "val_fingerprint": val.fingerprint(),
         "num_refused_val_images": len(val.refused),
