@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibration.histogram import BINS, RangeHistogram
+from calibration.histogram import BINS, MAX_COUNTED, RangeHistogram
 
 # Magnitudes far from the ends of float32, so that scaling by a power of two is exact.
 values = st.one_of(
@@ -91,9 +91,34 @@ def test_values_equal_to_a_power_of_two_do_not_vanish(value):
     assert histogram.limit == 2 * abs(value)
 
 
-@pytest.mark.parametrize("size", [1, 7, 4096, 4097, (1 << 18) + 3])
-def test_any_tensor_size_is_counted(size, rng):
+@pytest.mark.parametrize("size", [1, 7, 4096, 4097, MAX_COUNTED])
+def test_every_value_of_a_tensor_that_is_not_large_is_counted(size, rng):
     assert observed(rng.normal(size=size).astype(np.float32)).counts.sum() == size
+
+
+@pytest.mark.parametrize("shape", [(1, 32, 64, 64), (1, 96, 56, 56), (1, 16, 7, 500), (40_001,)])
+def test_of_a_large_tensor_some_are_counted_from_every_column_and_extremes_are_exact(shape):
+    column = np.broadcast_to(np.arange(1, shape[-1] + 1), shape).astype(np.float32)
+    histogram = observed(column)
+    assert MAX_COUNTED / 2 < histogram.counts.sum() <= MAX_COUNTED
+    if shape[-1] < BINS / 2:
+        width = shape[-1]
+        filled = histogram.counts[histogram.counts > 0]
+        assert filled.size == width
+        assert filled.max() <= filled.min() + 1
+    rare = np.zeros(shape, np.float32)
+    rare.flat[1], rare.flat[2] = -3.0, 5.0
+    assert (observed(rare).low, observed(rare).high) == (-3.0, 5.0)
+
+
+def test_what_is_counted_of_a_large_tensor_has_its_distribution(rng):
+    values = rng.normal(size=(1, 64, 112, 112)).astype(np.float32)
+    histogram = observed(values)
+    shares = np.cumsum(histogram.counts) / histogram.counts.sum()
+    edges = np.arange(1, BINS + 1) * histogram.bin_width
+    exact = np.searchsorted(np.sort(np.abs(values.ravel())), edges) / values.size
+    # Three standard deviations of the Kolmogorov distance of 32,768 independent values are 0.01.
+    assert np.abs(shares - exact).max() < 0.01
 
 
 def test_views_and_strides_are_counted_as_they_read(rng):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibration.histogram import BINS, RangeHistogram
+from calibration.histogram import BINS, MAX_COUNTED, RangeHistogram
 from calibration.observers import METHODS, RangeMethod, amax
 from calibration.observers.entropy import NUM_LEVELS, divergence, folded_counts
 from calibration.observers.mse import mse_candidates, squared_error
@@ -25,9 +25,12 @@ SHAPES = {
 
 
 def observed(*arrays: np.ndarray) -> RangeHistogram:
+    """All values counted: in pieces, as of so many images."""
     histogram = RangeHistogram()
     for array in arrays:
-        histogram.update(np.asarray(array, np.float32))
+        flat = np.asarray(array, np.float32).ravel()
+        for piece in np.array_split(flat, -(-flat.size // MAX_COUNTED)):
+            histogram.update(piece)
     return histogram
 
 

@@ -106,4 +106,4 @@ def test_only_what_int8_reads_is_observed():
 
 
 def test_default_threads_are_few():
-    assert 1 <= default_threads() <= 4
+    assert default_threads() in (1, 2)
