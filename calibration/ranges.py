@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["default_threads", "observe_activations", "ranges_of", "with_outputs"]
 
-# Each thread holds the activations of one image, some 130 MiB at 512 px with the session's own.
+# Each thread holds the activations of one image, some 100 MiB at 512 px with the session's own.
 _MAX_THREADS = 2
 
 
@@ -56,7 +56,9 @@ def observe_activations(
         EngineError: there is no image, or an activation is not finite; the message names it.
     """
     # Where only the image is quantised nothing needs to run, but the images are still counted.
-    session = open_session(with_outputs(model_bytes, tensors)) if tensors else None
+    session = None
+    if tensors:
+        session = open_session(with_outputs(model_bytes, tensors), plan_memory=False)
     source = _SharedImages(images_hwc)
     count = num_threads or default_threads()
     with ThreadPoolExecutor(count) as pool:
