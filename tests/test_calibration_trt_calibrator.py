@@ -7,6 +7,8 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+from fake_tensorrt.census import present_in, versions
+from fake_tensorrt.fake import VERSIONS, FakeTensorRT
 
 from calibration.trt_calibrator import CLASSES, PycudaBuffer, implicit_calibrator
 from edge_runtime.errors import ConfigError, EngineError
@@ -130,6 +132,25 @@ def test_an_error_of_the_build_is_not_replaced(tmp_path):
     ):
         raise ZeroDivisionError
     assert buffer.closed == 1
+
+
+@pytest.mark.parametrize("name", CLASSES.values())
+def test_published_bindings_of_8_and_10_have_what_is_overridden_and_11_has_not(name):
+    implicit = tuple(version for version in versions() if int(version.split(".")[0]) < 11)
+    members = ("get_batch_size", "get_batch", "read_calibration_cache", "write_calibration_cache")
+    for path in (name, *(f"{name}.{member}" for member in members)):
+        assert present_in(path) == implicit
+    assert present_in("IBuilderConfig.int8_calibrator") == implicit
+
+
+@pytest.mark.parametrize("version", [v for v in VERSIONS if v.startswith("11")])
+def test_the_names_of_tensorrt_11_are_refused(version, tmp_path):
+    with (
+        FakeTensorRT(version).installed(),
+        pytest.raises(EngineError, match=f"{version}.* has no IInt8EntropyCalibrator2"),
+        implicit_calibrator(IMAGES, cache_path=tmp_path / "c", buffer=Buffer()),
+    ):
+        pass
 
 
 def test_tensorrt_11_is_refused_with_the_way_that_works(tensorrt, tmp_path):
