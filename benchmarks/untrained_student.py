@@ -16,7 +16,7 @@ from pathlib import Path
 import torch  # noqa: TID253
 from torch import nn  # noqa: TID253
 
-from export.to_onnx import INPUT_NAME, OUTPUT_NAMES, fold_batch_norms
+from export.to_onnx import INPUT_NAME, OUTPUT_NAMES
 from train.arrays import PIXEL_CENTER, PIXEL_SCALE, normalize_cfp
 from train.timm_door import create_untrained
 
@@ -27,7 +27,7 @@ class UntrainedStudent(nn.Module):
     """Backbone and the two heads of a student; takes uint8 pictures as the exported graph does."""
 
     def __init__(self, arch: str, size_px: int) -> None:
-        """Build, measure BatchNorm statistics, fold."""
+        """Build and measure BatchNorm statistics; the exporter folds them."""
         super().__init__()
         torch.manual_seed(0)
         self.backbone = create_untrained(arch, num_classes=0, global_pool="")
@@ -38,7 +38,6 @@ class UntrainedStudent(nn.Module):
                 module.momentum = None
         with torch.no_grad():
             width = self.backbone.train()(batch).shape[1]
-            fold_batch_norms(self.backbone, batch[:1])
             next(
                 m for m in self.backbone.modules() if isinstance(m, nn.Conv2d)
             ).weight /= PIXEL_SCALE
