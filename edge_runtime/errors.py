@@ -11,9 +11,12 @@
     │   ├── BundleIntegrityError        a file's SHA-256 differs, or a file is missing or extra
     │   └── BundleSignatureError        unsigned, or signed by a key that is not trusted
     ├── EngineError                 5   the inference engine is missing or failed
+    │   ├── CudaError                   a CUDA call failed; the engine cannot be used again
+    │   ├── EngineBusyError             too many waiting, or not answered in time
+    │   └── EngineNotBuiltError         TensorRT is there, its engine for this bundle is not
     ├── DataError                   6   a data set breaks its contract
     ├── CheckpointError             7   a checkpoint cannot be read or does not fit
-    ├── GateRefusedError            8   INT8 lost more than the limit; the bundle is not released
+    ├── GateRefusedError            8   INT8 is not shown to be as good as FP32; it is not used
     ├── ParityError                 9   an exported graph differs from its source
     └── VerificationError          10   a bundle does not reproduce its golden vectors here
 
@@ -30,9 +33,12 @@ __all__ = [
     "BundleSignatureError",
     "CheckpointError",
     "ConfigError",
+    "CudaError",
     "DataError",
     "EdgeScreenError",
+    "EngineBusyError",
     "EngineError",
+    "EngineNotBuiltError",
     "FieldOfViewError",
     "GateRefusedError",
     "ImageError",
@@ -97,6 +103,18 @@ class EngineError(EdgeScreenError):
     exit_code = 5
 
 
+class CudaError(EngineError):
+    """A CUDA call returned an error code; what follows on the same context may fail, too."""
+
+
+class EngineBusyError(EngineError):
+    """A run was not begun, or not answered within the time that the caller waits."""
+
+
+class EngineNotBuiltError(EngineError):
+    """No engine of this bundle was built for the TensorRT and the GPU of this machine."""
+
+
 class DataError(EdgeScreenError):
     """A data set breaks the contract of its index."""
 
@@ -110,7 +128,7 @@ class CheckpointError(EdgeScreenError):
 
 
 class GateRefusedError(EdgeScreenError):
-    """The INT8 model lost more than the gate allows."""
+    """INT8 lost more than the gate allows, or it was not shown that it does not."""
 
     exit_code = 8
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from edge_runtime.decision import decide_label, eye_disposition, probability
 from edge_runtime.engines import Engine, ModelOutput
 from edge_runtime.errors import (
+    EngineBusyError,
     EngineError,
     FieldOfViewError,
     ImageError,
@@ -30,7 +31,7 @@ from edge_runtime.preprocess import Preprocessed, PreprocessSpec, load_for_model
 from edge_runtime.quality import QualityLimits, assess_image
 from edge_runtime.result import Evidence, EyeQuality, EyeResult, LabelResult
 
-__all__ = ["LOW_GRADABILITY", "STAGES", "EyePipeline", "StageClock"]
+__all__ = ["DOUBTFUL", "LOW_GRADABILITY", "STAGES", "EyePipeline", "StageClock"]
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ _log = logging.getLogger(__name__)
 # model's input by the very call that training makes.
 STAGES = ("read", "preprocess", "quality", "inference", "decision", "total")
 LOW_GRADABILITY = "low gradability probability"
+DOUBTFUL = "a probability lies in the abstention band"
 
 
 class _MissingImageError(Exception):
@@ -84,9 +86,16 @@ class StageClock:
         started = time.perf_counter()
         try:
             yield
+        except EngineBusyError:
+            self._check()  # late because the caller's time is over: that is the reason to name
+            raise
         finally:
             self._timings_ms[name] = (time.perf_counter() - started) * 1e3
         self._check()
+
+    def remaining_s(self) -> float | None:
+        """Return the seconds that are left, or None without a deadline."""
+        return None if self._deadline_at is None else self._deadline_at - time.perf_counter()
 
     def timings_ms(self) -> dict[str, float]:
         """Return the stages that ran and `total`, the time since the clock was made."""
@@ -157,7 +166,7 @@ class EyePipeline:
             draft.reasons.extend(report.reasons or ("quality gate",))
             return
         with clock.stage("inference"):
-            output = self.engine.run(preprocessed.image_hwc[None])
+            output = self.engine.run(preprocessed.image_hwc[None], timeout_s=clock.remaining_s())
         with clock.stage("decision"):
             self._decide(draft, output)
         if evidence:
@@ -172,9 +181,19 @@ class EyePipeline:
         for label, logit in zip(self.manifest.labels, output.logits, strict=True):
             temperature, threshold = _operating_point(label)
             labels.append(
-                decide_label(label.name, float(logit), temperature=temperature, threshold=threshold)
+                decide_label(
+                    label.name,
+                    float(logit),
+                    temperature=temperature,
+                    threshold=threshold,
+                    doubtful_from=None if label.abstention is None else label.abstention.low,
+                )
             )
         draft.labels = tuple(labels)
+        # A positive label refers whatever is doubtful beside it.
+        undecided = any(one.is_doubtful for one in labels)
+        if undecided and not any(one.is_positive for one in labels):
+            draft.reasons.append(DOUBTFUL)
 
     def _evidence(
         self, output: ModelOutput, decoded: DecodedImage, preprocessed: Preprocessed
@@ -197,6 +216,7 @@ class EyePipeline:
                 gradable_probability=draft.gradable_probability,
                 gradable_threshold=gradable_threshold,
                 labels_positive=[label.is_positive for label in draft.labels],
+                labels_doubtful=[label.is_doubtful for label in draft.labels],
             ),
             quality=EyeQuality(
                 gradable=not draft.reasons,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -16,19 +17,20 @@ from bundle_factory import BuiltBundle, build_bundle, fundus_png
 
 from edge_runtime import eye_pipeline
 from edge_runtime.bundle import Bundle, read_bundle
-from edge_runtime.engines import ModelOutput
+from edge_runtime.engines import EngineFacts, ModelOutput
 from edge_runtime.errors import (
     BundleFormatError,
     BundleSignatureError,
     ConfigError,
     EngineError,
+    GateRefusedError,
 )
 from edge_runtime.examination import Examination, EyeImage
-from edge_runtime.eye_pipeline import LOW_GRADABILITY
-from edge_runtime.manifest import SYNTHETIC_WARNING
+from edge_runtime.eye_pipeline import DOUBTFUL, LOW_GRADABILITY
+from edge_runtime.manifest import SYNTHETIC_WARNING, AbstentionBand
 from edge_runtime.preprocess import load_for_model
 from edge_runtime.result import Decision, ScreeningResult
-from edge_runtime.screener import FP32_WARNING, SAME_IMAGE, Screener
+from edge_runtime.screener import FP32_WARNING, SAME_IMAGE, UNPROVEN_WARNING, Screener
 
 GOOD = fundus_png()
 OTHER = fundus_png(seed=1)
@@ -39,6 +41,7 @@ class FakeEngine:
 
     name = "onnxruntime"
     precision = "int8"
+    facts = EngineFacts()
 
     def __init__(
         self,
@@ -49,8 +52,10 @@ class FakeEngine:
     ) -> None:
         self.logits, self.gradability, self.before = logits, gradability, before
         self.num_runs = 0
+        self.timeout_s: float | None = None
 
-    def run(self, image_nhwc: np.ndarray) -> ModelOutput:
+    def run(self, image_nhwc: np.ndarray, *, timeout_s: float | None = None) -> ModelOutput:
+        self.timeout_s = timeout_s
         assert image_nhwc.ndim == 4
         self.num_runs += 1
         self.before()
@@ -102,13 +107,22 @@ def test_open_and_screen_with_the_real_engine(built: BuiltBundle, tmp_path: Path
     assert (result.engine.name, result.engine.precision) == ("onnxruntime", "int8")
 
 
+def test_the_engine_is_told_how_long_the_caller_waits(bundle: Bundle) -> None:
+    engine = FakeEngine()
+    Screener(bundle, engine).screen(GOOD)
+    assert engine.timeout_s is None
+    Screener(bundle, engine).screen(GOOD, deadline_ms=60_000.0)
+    assert engine.timeout_s is not None
+    assert 50.0 < engine.timeout_s < 60.0
+
+
 def test_the_model_sees_exactly_what_training_sees(built: BuiltBundle, bundle: Bundle) -> None:
     seen: list[np.ndarray] = []
 
     class Recorder(FakeEngine):
-        def run(self, image_nhwc: np.ndarray) -> ModelOutput:
+        def run(self, image_nhwc: np.ndarray, *, timeout_s: float | None = None) -> ModelOutput:
             seen.append(image_nhwc.copy())
-            return super().run(image_nhwc)
+            return super().run(image_nhwc, timeout_s=timeout_s)
 
     Screener(bundle, Recorder()).screen(GOOD)
     expected = load_for_model(GOOD, built.manifest.preprocess_spec())[1].image_hwc
@@ -127,6 +141,66 @@ def test_logits_decide(bundle: Bundle, logits: tuple[float, float], decision: De
     result = Screener(bundle, FakeEngine(logits)).screen(GOOD)
     assert result.disposition is decision
     assert result.eyes[0].quality.gradable
+
+
+def _with_band(bundle: Bundle, low: float) -> Bundle:
+    """The bundle with an abstention band on its first label."""
+    first, second = bundle.manifest.labels
+    band = AbstentionBand(low=low, risk=0.1, num_patients=40)
+    labels = (replace(first, abstention=band), second)
+    return replace(bundle, manifest=replace(bundle.manifest, labels=labels))
+
+
+@pytest.mark.parametrize(
+    ("logits", "decision", "reasons"),
+    [
+        ((-3.0, -3.0), Decision.NO_REFER, ()),
+        ((-0.5, -3.0), Decision.UNGRADABLE, (DOUBTFUL,)),
+        ((-0.5, 3.0), Decision.REFER, ()),
+        ((3.0, -3.0), Decision.REFER, ()),
+        ((-3.0, -0.5), Decision.NO_REFER, ()),
+    ],
+)
+def test_a_doubtful_label_is_ungradable_unless_another_is_positive(
+    bundle: Bundle, logits: tuple[float, float], decision: Decision, reasons: tuple[str, ...]
+) -> None:
+    result = Screener(_with_band(bundle, 0.2), FakeEngine(logits)).screen(GOOD)
+    (eye,) = result.eyes
+    assert result.disposition is decision
+    assert eye.quality.reasons == reasons
+    assert len(eye.labels) == 2
+    assert json.loads(result.to_json())["eyes"][0]["labels"][0]["doubtful_from"] == 0.2
+
+
+@pytest.mark.parametrize("status", ["not_shown", "failed"])
+def test_int8_that_has_not_passed_its_gate_is_taken_only_on_demand(
+    tmp_path: Path, status: str
+) -> None:
+    unproven = build_bundle(tmp_path / "bundle", gradability_threshold=0.1, gate_status=status)
+    where = {"trusted_keys": unproven.trusted_keys}
+    with pytest.raises(
+        GateRefusedError, match=rf"\({status} on 700.*--allow-unproven-int8"
+    ) as told:
+        Screener.open(unproven.folder, **where)
+    assert told.value.exit_code == 8
+    with pytest.raises(GateRefusedError):
+        Screener(read_bundle(unproven.folder, **where), FakeEngine())
+    warning = UNPROVEN_WARNING.format(status=status)
+    with Screener.open(unproven.folder, **where, allow_unproven_int8=True) as screener:
+        for result in (screener.screen(GOOD), screener.screen(b"")):
+            assert warning in result.warnings
+            assert json.loads(result.to_json())["engine"]["int8_gate"] == status
+    with Screener.open(unproven.folder, **where, precision="fp32") as screener:
+        result = screener.screen(GOOD)
+        assert warning not in result.warnings
+        assert (result.engine.precision, result.engine.int8_gate) == ("fp32", status)
+
+
+def test_a_passed_gate_is_recorded_and_warns_of_nothing(bundle: Bundle) -> None:
+    for allowed in (False, True):
+        result = Screener(bundle, FakeEngine(), allow_unproven_int8=allowed).screen(GOOD)
+        assert result.engine.int8_gate == "passed"
+        assert result.warnings == ()
 
 
 def test_low_gradability_is_ungradable_although_a_label_is_positive(bundle: Bundle) -> None:
