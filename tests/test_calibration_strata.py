@@ -33,6 +33,7 @@ def make_eye(number, site="a", grade="", gradable=1.0, finding=0.0, split="train
     return Eye(
         row_number=number + 2,
         patient_id=f"P{number}",
+        laterality="OD",
         site=site,
         split=split,
         cfp_path=Path(f"/data/cfp/{number}.png"),
