@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.cpu_form import to_cpu_form
-from calibration.dataset import Eye, ImageStream, choose_int8_eyes
+from calibration.dataset import Eye, ImageStream
 from calibration.lint import lint_cpu, lint_portable, require_clean
 from calibration.observers import RangeMethod
 from calibration.quantize import plan_quantization, quantize
 from calibration.ranges import observe_activations, ranges_of
 from calibration.run_models import INPUT_NAME, open_session
+from calibration.strata import Stratum, choose_int8_eyes, count_strata
 from edge_runtime.errors import ParityError
 from edge_runtime.preprocess import PreprocessSpec
 
@@ -33,6 +34,7 @@ class Int8Models:
         fingerprint: of the images used.
         num_images: images used.
         num_refused: images that preprocessing refused.
+        strata: kinds of train eyes, and how many images of each were used.
     """
 
     portable: bytes
@@ -42,6 +44,7 @@ class Int8Models:
     fingerprint: str
     num_images: int
     num_refused: int
+    strata: tuple[Stratum, ...]
 
 
 def make_int8_models(
@@ -78,6 +81,7 @@ def make_int8_models(
         fingerprint=stream.fingerprint(),
         num_images=len(stream.used),
         num_refused=len(stream.refused),
+        strata=count_strata(eyes, stream.used),
     )
 
 

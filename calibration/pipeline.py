@@ -20,6 +20,7 @@ from calibration.dataset import ImageStream, read_eyes
 from calibration.gate import GateOutcome, judge, require_not_failed
 from calibration.int8_models import Int8Models, make_int8_models
 from calibration.performance import camera_view, output_figures, screening_figures
+from calibration.quantize import plan_quantization
 from calibration.release import (
     Written,
     check_free,
@@ -28,6 +29,8 @@ from calibration.release import (
     write_release,
 )
 from calibration.run_models import ModelScores, score_models
+from calibration.strata import Stratum
+from calibration.trt_cache import CacheTarget, cache_scales
 from calibration.validation import (
     CalibratedOutput,
     calibrate_output,
@@ -45,13 +48,14 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationOutcome:
-    """What the stage did: the bundle that was written and the gate's outcome."""
+    """What the stage did: the bundle that was written, the gate's outcome, the images used."""
 
     written: Written
     gate: GateOutcome
     num_int8_images: int
     num_val_images: int
     num_refused_images: int
+    strata: tuple[Stratum, ...]
 
 
 def calibrate_bundle(
@@ -62,6 +66,7 @@ def calibrate_bundle(
     *,
     out_dir: Path | None = None,
     report_path: Path | None = None,
+    cache: CacheTarget | None = None,
     write_failed: bool = False,
     progress: Progress | None = None,
 ) -> CalibrationOutcome:
@@ -76,6 +81,7 @@ def calibrate_bundle(
         report_path: where to write the gate's report as JSON, however it ended.
         write_failed: write the bundle although the gate failed; its record says so, and a
             screener refuses its INT8 model unless it is told to take it.
+        cache: where to write the same ranges for TensorRT's implicit INT8; None = nowhere.
         progress: called with (stage, images done, images in all).
 
     Raises:
@@ -124,12 +130,16 @@ def calibrate_bundle(
     figures = _figures(outputs, scores["int8"], stream, config)
     manifest = _manifest(bundle, models, outputs, gate, config, stream, figures)
     files = {"int8": models.portable, "int8_cpu": models.cpu}
+    written = write_release(target_dir, bundle, manifest, files, signing_key)
+    if cache is not None:
+        cache.write(cache_scales(fp32, plan_quantization(fp32), models.ranges))
     return CalibrationOutcome(
-        written=write_release(target_dir, bundle, manifest, files, signing_key),
+        written=written,
         gate=gate,
         num_int8_images=models.num_images,
         num_val_images=len(stream.used),
         num_refused_images=len(stream.refused) + models.num_refused,
+        strata=models.strata,
     )
 
 
@@ -202,6 +212,7 @@ def _provenance(
     return {
         "config": asdict(config),
         "ranges": dict(models.ranges),
+        "strata": [asdict(stratum) for stratum in models.strata],
         "num_refused_train_images": models.num_refused,
         "val_fingerprint": val.fingerprint(),
         "num_refused_val_images": len(val.refused),

@@ -20,8 +20,9 @@ from onnx import numpy_helper
 from calibration.cli import calibrate, keygen
 from calibration.config import CalibrationConfig
 from calibration.gate import GateLimits
-from calibration.observers import RangeMethod
+from calibration.observers import METHODS, RangeMethod
 from calibration.pipeline import calibrate_bundle
+from calibration.trt_cache import parse_cache
 from edge_runtime.bundle import read_bundle
 from edge_runtime.errors import (
     BundleFormatError,
@@ -147,7 +148,8 @@ def test_figures_say_what_they_are_worth(calibrated):
         assert worst["sensitivity"] <= refer["sensitivity"]
         assert worst["specificity"] == refer["specificity"]
         assert screening["num_eyes"] == refer["num_positive"] + refer["num_negative"] == 60
-        assert refer["sensitivity_floor"]["status"] in ("too_few", "below")
+        floor = refer["sensitivity_floor"]
+        assert (floor["status"] == "shown") == (floor["lower_bound"] > floor["floor"])
         assert [one["prevalence"] for one in refer["predictive_values"]] == [0.03, 0.05, 0.1, 0.2]
     assert "screening" not in figures["int8_val"]["gradability"]
 
@@ -329,6 +331,53 @@ def test_commands_make_keys_and_a_signed_bundle(workshop, bundle_dir, tmp_path):
     assert read_bundle(bundle_dir, trusted_keys=tmp_path / "k").key_id == key_id
     with pytest.raises(BundleSignatureError):
         read_bundle(bundle_dir, trusted_keys=workshop / "keys")
+
+
+def test_the_ranges_are_written_for_implicit_int8_as_well(workshop, bundle_dir, tmp_path):
+    cache = tmp_path / "student.cache"
+    arguments = [str(bundle_dir), "--data", str(workshop / "data"), "--min-eyes", "4"]
+    arguments += ["--signing-key", str(workshop / "keys" / "signing.key"), "--method", "mse"]
+    arguments += ["--max-auroc-drop", "0.05", "--max-sensitivity-drop", "0.2"]
+    arguments += ["--in-place", "--trt-cache", str(cache), "--trt-version", "10.3.0"]
+    done = CliRunner().invoke(calibrate, arguments, catch_exceptions=False)
+    assert done.exit_code == 0
+    found = parse_cache(cache.read_text())
+    ranges = read_bundle(bundle_dir, trusted_keys=workshop / "keys").manifest.provenance
+    for name, amax in ranges["calibrate"]["ranges"].items():
+        assert found.scales[name] == np.float32(amax / 127)
+    before = contents(bundle_dir)
+    arguments[-1] = "11.4.0"
+    refused = CliRunner().invoke(calibrate, arguments)
+    assert isinstance(refused.exception, ConfigError)
+    assert contents(bundle_dir) == before
+
+
+def test_the_strata_are_counted_and_thin_ones_said_aloud(workshop, calibrated, bundle_dir):
+    strata = json.loads((calibrated / "bundle.json").read_text())["provenance"]["calibrate"][
+        "strata"
+    ]
+    assert sum(row["num_used"] for row in strata) == 30
+    assert {(row["site"], row["quality"]) for row in strata} == {
+        ("clinic-a", "gradable"),
+        ("clinic-a", "ungradable"),
+    }
+    arguments = [str(bundle_dir), "--data", str(workshop / "data"), "--min-eyes", "4"]
+    arguments += [
+        "--signing-key",
+        str(workshop / "keys" / "signing.key"),
+        "--num-images",
+        "9",
+        "--in-place",
+    ]
+    arguments += ["--max-auroc-drop", "0.5", "--max-sensitivity-drop", "0.9"]
+    done = CliRunner().invoke(calibrate, arguments, catch_exceptions=False)
+    assert "fewer than 8 INT8-calibration images of site clinic-a" in done.output
+
+
+def test_every_method_can_be_asked_for():
+    option = next(o for o in calibrate.params if o.name == "method")
+    assert set(option.type.choices) == set(METHODS)
+    assert option.default == RangeMethod().name
 
 
 def test_keys_are_not_overwritten(tmp_path):
