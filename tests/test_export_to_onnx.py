@@ -12,8 +12,9 @@ import torch
 from distill.student import Student, StudentConfig
 from edge_runtime.errors import ParityError
 from edge_runtime.onnx_safety import check_onnx
+from export.fold import fold_batch_norms
 from export.parity import TOLERANCE, check_parity, probe_images
-from export.to_onnx import OUTPUT_NAMES, ExportGraph, export_onnx, fold_batch_norms
+from export.to_onnx import OUTPUT_NAMES, ExportGraph, export_onnx
 from train.arrays import normalize_cfp
 
 LABELS = ("edema", "glaucoma", "amd")
