@@ -74,9 +74,9 @@ def advise(graph: LintGraph) -> Iterator[Finding]:
 
 def _check_inputs(graph: LintGraph) -> Iterator[Finding]:
     for node in graph.nodes:
-        if node.op_type in WEIGHTED_OPS and graph.weight(node) is not None:
-            if not graph.is_dequantized(node.input[0]):
-                yield Finding(rule="P1", node=node.name, message="its input has no pair")
+        is_int8 = node.op_type in WEIGHTED_OPS and graph.weight(node) is not None
+        if is_int8 and not graph.is_dequantized(node.input[0]):
+            yield Finding(rule="P1", node=node.name, message="its input has no pair")
         if node.op_type in ("Relu", "Clip") and graph.is_dequantized(node.input[0]):
             quantizer = graph.source(graph.made[node.input[0]], 0)
             before = None if quantizer is None else graph.source(quantizer, 0)

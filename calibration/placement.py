@@ -179,7 +179,7 @@ class _Layout:
         return {name} if is_head and self._from_int8(name) else set()
 
     def _from_int8(self, name: str) -> bool:
-        """Whether nothing but rectifiers, pools and sums lies between it and an INT8 convolution."""
+        """Whether only rectifiers, pools and sums lie between it and an INT8 convolution."""
         while name not in self.outputs:
             node = self.made.get(name)
             if node is None:
