@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from calibration.operating_point import Target
     from calibration.pipeline import CalibrationOutcome
 
 __all__ = ["calibrate", "keygen"]
@@ -24,6 +25,8 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON for mac
 @click.argument("bundle", type=_PATH, metavar="BUNDLE")
 @click.option("--data", "data_dir", type=_PATH, required=True, help="Data set with train and val.")
 @click.option("--signing-key", type=_PATH, required=True, help="signing.key of keygen.")
+@click.option("--out", "out_dir", type=_PATH, help="New folder for the calibrated bundle.")
+@click.option("--in-place", is_flag=True, help="Replace BUNDLE instead of --out.")
 @click.option(
     "--method",
     type=click.Choice(["percentile", "minmax"]),
@@ -42,9 +45,12 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON for mac
 @click.option(
     "--target-sensitivity",
     type=_share,
-    default=0.90,
-    show_default=True,
-    help="Each disease threshold reaches it on val.",
+    help="Each disease threshold reaches it on val. [default: 0.9]",
+)
+@click.option(
+    "--target-specificity",
+    type=_share,
+    help="Each disease threshold reaches it instead, with the sensitivity that is left.",
 )
 @click.option(
     "--target-ungradable",
@@ -60,48 +66,72 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON for mac
     show_default=True,
     help="Fewest val eyes with, and without, a label.",
 )
+@click.option(
+    "--prevalence",
+    "prevalences",
+    type=_share,
+    multiple=True,
+    help="State PPV and NPV there; repeat for more. [default: 0.03, 0.05, 0.1, 0.2]",
+)
+@click.option(
+    "--abstain-risk",
+    type=_share,
+    help="Say nothing near a threshold: at most this share of patients with a disease has a "
+    "diseased eye below the band. [default: no band]",
+)
 @click.option("--max-auroc-drop", type=_share, default=0.01, show_default=True)
 @click.option("--max-sensitivity-drop", type=_share, default=0.02, show_default=True)
+@click.option("--max-specificity-drop", type=_share, default=0.02, show_default=True)
 @click.option(
-    "--require-bounds",
+    "--write-failed",
     is_flag=True,
-    help="Refuse unless the intervals show INT8 to be no worse (hundreds of diseased eyes).",
+    help="Write the bundle though the gate failed; `screen` refuses its INT8 model.",
 )
-@click.option("--report", type=_PATH, help="Write the gate's report there, also when refused.")
+@click.option("--report", type=_PATH, help="Write the gate's report there, however it ended.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @_json
 def calibrate(
     bundle: Path,
     data_dir: Path,
     signing_key: Path,
+    out_dir: Path | None,
+    in_place: bool,
+    write_failed: bool,
     report: Path | None,
     as_json: bool,
     **settings: Any,
 ) -> None:
     """Make BUNDLE INT8, choose its thresholds on val, gate it against FP32 and sign it.
 
-    The bundle is replaced as a whole, or not at all: a refused gate ends with exit code 8 and
-    the numbers, and leaves it unchanged.
+    The bundle is written as a whole, or not at all. The gate ends as passed, as not shown (too
+    few patients: the bundle is written, and `screen` refuses its INT8 model unless told to take
+    it), or as failed: exit code 8 with the numbers, and nothing is written.
 
     \b
     Example:
       edge-screen keygen --out keys
-      edge-screen calibrate runs/demo/bundle --data runs/demo/data --signing-key keys/signing.key
+      edge-screen calibrate runs/bundle --data runs/eyes --signing-key keys/signing.key \\
+        --out runs/bundle8
     """  # noqa: D301 (click needs the backspace itself)
     from calibration.pipeline import calibrate_bundle
 
+    if (out_dir is not None) == in_place:
+        raise click.UsageError("Give either --out DIR or --in-place.")
+    target = bundle if out_dir is None else out_dir
     outcome = calibrate_bundle(
         bundle,
         data_dir,
         signing_key,
         _config(settings),
+        out_dir=out_dir,
         report_path=report,
+        write_failed=write_failed,
         progress=_show_progress if sys.stderr.isatty() else None,
     )
     if as_json:
-        click.echo(json.dumps(_as_dict(bundle, outcome), indent=2, allow_nan=False))
+        click.echo(json.dumps(_as_dict(target, outcome), indent=2, allow_nan=False))
     else:
-        click.echo("\n".join(_as_text(bundle, outcome)))
+        click.echo("\n".join(_as_text(target, outcome)))
 
 
 @click.command()
@@ -136,20 +166,34 @@ def _config(settings: dict[str, Any]) -> Any:
     from calibration.gate import GateLimits
     from calibration.observers import RangeMethod
     from calibration.operating_point import Target
+    from calibration.predictive_values import PREVALENCES
 
     return CalibrationConfig(
         method=RangeMethod(name=settings["method"], percentile=settings["percentile"]),
         num_images=settings["num_images"],
-        target=Target(measure="sensitivity", value=settings["target_sensitivity"]),
+        target=_target(settings["target_sensitivity"], settings["target_specificity"]),
         gradability_target=Target(measure="specificity", value=settings["target_ungradable"]),
         min_eyes=settings["min_eyes"],
+        prevalences=settings["prevalences"] or PREVALENCES,
+        abstain_risk=settings["abstain_risk"],
         limits=GateLimits(
             max_auroc_drop=settings["max_auroc_drop"],
             max_sensitivity_drop=settings["max_sensitivity_drop"],
-            require_bounds=settings["require_bounds"],
+            max_specificity_drop=settings["max_specificity_drop"],
         ),
         seed=settings["seed"],
     )
+
+
+def _target(sensitivity: float | None, specificity: float | None) -> Target:
+    """The one that was asked for; sensitivity 0.9 if none was."""
+    from calibration.operating_point import Target
+
+    if sensitivity is not None and specificity is not None:
+        raise click.UsageError("Give either --target-sensitivity or --target-specificity.")
+    if specificity is not None:
+        return Target(measure="specificity", value=specificity)
+    return Target() if sensitivity is None else Target(value=sensitivity)
 
 
 def _show_progress(stage: str, done: int, total: int) -> None:
@@ -172,6 +216,7 @@ def _as_dict(bundle: Path, outcome: CalibrationOutcome) -> dict[str, Any]:
         "labels": dataclass_to_dict(manifest.labels),
         "gradability": dataclass_to_dict(manifest.gradability),
         "gate": dataclass_to_dict(outcome.gate.report),
+        "figures": dataclass_to_dict(manifest.metrics["int8_val"]),
         "notice": _NOTICE,
     }
 
@@ -182,18 +227,22 @@ def _as_text(bundle: Path, outcome: CalibrationOutcome) -> list[str]:
         f"{bundle} is calibrated and signed by key {outcome.written.key_id}",
         f"INT8 from {outcome.num_int8_images} train images, thresholds from "
         f"{outcome.num_val_images} val images, {outcome.num_refused_images} images refused",
-        f"{'output':20} {'threshold':>9} {'Se':>6} {'Sp':>6} {'AUROC FP32':>11} {'INT8':>7}",
+        f"{'output':20} {'threshold':>9} {'held-out Se':>11} {'Sp':>6} {'AUROC FP32':>11} "
+        f"{'INT8':>7}  gate",
     ]
     rows = {row.name: row for row in report.labels}
     for spec in (*manifest.labels, manifest.gradability):
         point, row = spec.operating_point, rows[spec.name]
         assert point is not None
         lines.append(
-            f"{spec.name:20} {point.threshold:9.4f} {point.sensitivity:6.3f} "
-            f"{point.specificity:6.3f} {row.auroc_fp32:11.4f} {row.auroc_int8:7.4f}"
+            f"{spec.name:20} {point.threshold:9.4f} {point.held_out.sensitivity:11.3f} "
+            f"{point.held_out.specificity:6.3f} {row.auroc_fp32:11.4f} {row.auroc_int8:7.4f}  "
+            f"{row.status.replace('_', ' ')}"
         )
     lines.append(
-        f"gate passed: mean AUROC drop {report.mean_auroc_drop:.4f} (limit "
-        f"{report.limit_auroc_drop:.4f}), {report.decision_flips} decision flips"
+        f"gate {report.status.replace('_', ' ')}: mean AUROC drop {report.mean_auroc_drop:.4f} "
+        f"(limit {report.limit_auroc_drop:.4f}), {report.decision_flips} of "
+        f"{report.num_decisions} decisions flipped"
     )
+    lines += [f"  {reason}" for reason in report.reasons]
     return [*lines, _NOTICE]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from calibration.abstention import require_risk
 from calibration.gate import GateLimits
 from calibration.observers import RangeMethod
 from calibration.operating_point import Target
+from calibration.predictive_values import PREVALENCES, require_prevalences
 from edge_runtime.errors import ConfigError
 
 __all__ = ["CalibrationConfig"]
@@ -25,6 +27,10 @@ class CalibrationConfig:
         min_gradable_share: the threshold of gradability is raised as far as this share of the
             gradable eyes still passes, if `gradability_target` alone would set it lower.
         min_eyes: fewest eyes with and without a label that a threshold is chosen on.
+        num_folds: groups of patients, each judged at thresholds chosen on the others.
+        prevalences: at which predictive values are stated.
+        abstain_risk: None leaves the abstention band out; else the largest chance that a patient
+            with the disease has a diseased eye below the band.
         limits: of the gate.
         num_draws: of every bootstrap.
         seed: of the choice of images and of every bootstrap.
@@ -36,14 +42,21 @@ class CalibrationConfig:
     gradability_target: Target = field(default_factory=lambda: Target(measure="specificity"))
     min_gradable_share: float = 0.98
     min_eyes: int = 10
+    num_folds: int = 5
+    prevalences: tuple[float, ...] = PREVALENCES
+    abstain_risk: float | None = None
     limits: GateLimits = field(default_factory=GateLimits)
     num_draws: int = 2000
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check the counts and the seed."""
+        """Check the shares, the counts and the seed."""
+        require_prevalences(self.prevalences)
+        if self.abstain_risk is not None:
+            require_risk(self.abstain_risk)
         if not 0.0 < self.min_gradable_share < 1.0:
             raise ConfigError(f"min_gradable_share is {self.min_gradable_share}; give 0 to 1")
-        for name, least in (("num_images", 1), ("min_eyes", 1), ("num_draws", 100), ("seed", 0)):
+        least_of = {"num_images": 1, "min_eyes": 1, "num_folds": 2, "num_draws": 100, "seed": 0}
+        for name, least in least_of.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} is {getattr(self, name)}; give {least} or more")

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from edge_runtime.errors import DataError, ImageError
 from edge_runtime.preprocess import PreprocessSpec, load_for_model
+from edge_runtime.quality import QualityLimits, assess_image
 
 __all__ = ["GRADABLE", "Eye", "ImageStream", "choose_int8_eyes", "read_eyes"]
 
@@ -34,6 +35,7 @@ class Eye:
 
     row_number: int
     patient_id: str
+    laterality: str
     site: str
     split: str
     cfp_path: Path
@@ -80,8 +82,9 @@ def choose_int8_eyes(eyes: Sequence[Eye], num_images: int, seed: int) -> tuple[E
 class ImageStream:
     """Iterate once over the model inputs of some eyes, remembering which could be used.
 
-    After the iteration `used` holds the eyes in the order of their images, `refused` the
-    others with the reason (on the camera those are ungradable without running the model).
+    After the iteration `used` holds the eyes in the order of their images and `hashes` the
+    SHA-256 of their files; `refused` holds the other eyes with the reason (on the camera those
+    are ungradable without running the model).
     """
 
     def __init__(
@@ -89,10 +92,20 @@ class ImageStream:
         eyes: Sequence[Eye],
         spec: PreprocessSpec,
         progress: Callable[[int, int], None] | None = None,
+        *,
+        limits: QualityLimits | None = None,
     ) -> None:
-        """Prepare; `progress` is called with (images done, images in all)."""
-        self._eyes, self._spec, self._progress = eyes, spec, progress
-        self._hashes: list[str] = []
+        """Prepare.
+
+        Args:
+            eyes: in the order of their images.
+            spec: how images are made.
+            progress: called with (images done, images in all).
+            limits: of the camera's cheap gate, to refuse what never reaches the model; None
+                leaves the gate out.
+        """
+        self._eyes, self._spec, self._progress, self._limits = eyes, spec, progress, limits
+        self.hashes: list[str] = []
         self.used: list[Eye] = []
         self.refused: list[tuple[Eye, str]] = []
 
@@ -113,7 +126,7 @@ class ImageStream:
 
     def fingerprint(self) -> str:
         """SHA-256 over the sorted SHA-256 hashes of the image files that were used."""
-        return hashlib.sha256("\n".join(sorted(self._hashes)).encode("ascii")).hexdigest()
+        return hashlib.sha256("\n".join(sorted(self.hashes)).encode("ascii")).hexdigest()
 
     def _load(self, eye: Eye) -> NDArray[np.uint8] | None:
         try:
@@ -126,8 +139,13 @@ class ImageStream:
             self.refused.append((eye, str(error)))
             _LOG.debug("row %d is not used: %s", eye.row_number, error)
             return None
+        if self._limits is not None:
+            report = assess_image(decoded, prepared, self._limits)
+            if not report.gradable:
+                self.refused.append((eye, f"quality gate: {', '.join(report.reasons)}"))
+                return None
         self.used.append(eye)
-        self._hashes.append(decoded.sha256)
+        self.hashes.append(decoded.sha256)
         return prepared.image_hwc
 
 
@@ -183,6 +201,7 @@ def _read_row(root: Path, number: int, row: dict[str, str], names: Sequence[str]
     return Eye(
         row_number=number,
         patient_id=row["patient_id"],
+        laterality=row["eye"],
         site=row["site"],
         split=row["split"],
         cfp_path=path,

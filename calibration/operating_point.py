@@ -1,4 +1,4 @@
-"""Choose a threshold that reaches a stated target on `val`, with honest intervals around it.
+"""Choose a threshold that reaches a stated target, and measure what it reaches.
 
 The threshold is put halfway between two neighbouring probabilities, so that the rounding of
 another machine's kernels does not move an eye across it. Intervals are the wider of Wilson's
@@ -14,15 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.errors import ConfigError, DataError
-from edge_runtime.manifest import OperatingPoint
-from edge_runtime.metrics import (
-    Interval,
-    cluster_bootstrap,
-    confusion_counts,
-    wilson_interval,
-)
+from edge_runtime.metrics import Interval, cluster_bootstrap, mean, wilson_interval
 
-__all__ = ["Target", "derive_operating_point", "require_enough", "share_right"]
+__all__ = ["Accuracy", "Target", "choose_threshold", "measure", "require_enough"]
 
 FloatArray = NDArray[np.float64]
 
@@ -47,6 +41,18 @@ class Target:
         return f"{self.measure} >= {self.value:.2f}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """Sensitivity and specificity of decisions, with the eyes and patients they rest on."""
+
+    sensitivity: Interval
+    specificity: Interval
+    num_positive: int
+    num_negative: int
+    num_positive_patients: int
+    num_negative_patients: int
+
+
 def require_enough(name: str, labels: FloatArray, minimum: int, split: str) -> None:
     """Refuse a set in which one class is too small to choose a threshold on.
 
@@ -62,67 +68,16 @@ def require_enough(name: str, labels: FloatArray, minimum: int, split: str) -> N
         )
 
 
-def derive_operating_point(
-    labels: FloatArray,
-    probabilities: FloatArray,
-    patient_ids: NDArray[np.str_],
-    target: Target,
-    *,
-    split: str = "val",
-    num_draws: int = 2000,
-    seed: int = 0,
-) -> OperatingPoint:
-    """Choose the threshold and say what it reaches.
+def choose_threshold(labels: FloatArray, probabilities: FloatArray, target: Target) -> float:
+    """The threshold that just reaches the target, in the middle of the gap behind it.
+
+    The other measure is then as high as possible.
 
     Args:
         labels: (N,) 0 or 1, both present (see `require_enough`).
         probabilities: (N,) in 0..1; the test is positive at or above the threshold.
-        patient_ids: (N,) whose eye it is.
-        target: what must be reached; the other measure is then as high as possible.
-        split: name of the set, stored beside the numbers.
-        num_draws: of the bootstrap.
-        seed: of the bootstrap.
+        target: what must be reached.
     """
-    threshold = _choose_threshold(labels, probabilities, target)
-    counts = confusion_counts(labels, probabilities, threshold)
-    right = (probabilities >= threshold) == (labels == 1)
-    bootstrap = [
-        cluster_bootstrap(
-            share_right, patient_ids, labels == truth, right, num_draws=num_draws, seed=seed
-        )
-        for truth in (1, 0)
-    ]
-    wilson = (
-        wilson_interval(counts.true_positive, counts.num_positive),
-        wilson_interval(counts.true_negative, counts.num_negative),
-    )
-    return OperatingPoint(
-        threshold=threshold,
-        target=target.text,
-        sensitivity=wilson[0].value,
-        sensitivity_interval=_wider(wilson[0], bootstrap[0]),
-        specificity=wilson[1].value,
-        specificity_interval=_wider(wilson[1], bootstrap[1]),
-        num_positive=counts.num_positive,
-        num_negative=counts.num_negative,
-        split=split,
-    )
-
-
-def share_right(members: NDArray[np.bool_], right: NDArray[np.bool_]) -> float:
-    """Share of the members judged rightly: sensitivity of the diseased, specificity of the others.
-
-    Raises:
-        ValueError: there is no member (a resample may have none).
-    """
-    count = np.count_nonzero(members)
-    if count == 0:
-        raise ValueError("no eye of this class")
-    return float(np.count_nonzero(members & right) / count)
-
-
-def _choose_threshold(labels: FloatArray, probabilities: FloatArray, target: Target) -> float:
-    """The threshold that just reaches the target, in the middle of the gap behind it."""
     if target.measure == "sensitivity":
         # The k-th highest positive must still be called; the threshold lies below it.
         wanted = np.sort(probabilities[labels == 1])[::-1]
@@ -136,6 +91,65 @@ def _choose_threshold(labels: FloatArray, probabilities: FloatArray, target: Tar
     return _middle(edge, float(higher.min()) if higher.size else 1.0)
 
 
+def measure(
+    labels: FloatArray,
+    called: NDArray[np.bool_],
+    patient_ids: NDArray[np.str_],
+    *,
+    level: float = 0.95,
+    num_draws: int = 2000,
+    seed: int = 0,
+) -> Accuracy:
+    """Sensitivity and specificity of decisions.
+
+    Args:
+        labels: (N,) 0 or 1, both present.
+        called: (N,) whether the eye was called positive.
+        patient_ids: (N,) whose eye it is.
+        level: coverage of the intervals.
+        num_draws: of the bootstrap.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: a class is absent.
+    """
+    right = called == (labels == 1)
+    positive, negative = labels == 1, labels == 0
+    intervals = [
+        _share_right(right[members], patient_ids[members], level, num_draws, seed)
+        for members in (positive, negative)
+    ]
+    return Accuracy(
+        sensitivity=intervals[0],
+        specificity=intervals[1],
+        num_positive=int(np.count_nonzero(positive)),
+        num_negative=int(np.count_nonzero(negative)),
+        num_positive_patients=len(np.unique(patient_ids[positive])),
+        num_negative_patients=len(np.unique(patient_ids[negative])),
+    )
+
+
+def _share_right(
+    right: NDArray[np.bool_],
+    patient_ids: NDArray[np.str_],
+    level: float,
+    num_draws: int,
+    seed: int,
+) -> Interval:
+    """The wider of Wilson's interval and the patients' bootstrap."""
+    wilson = wilson_interval(int(np.count_nonzero(right)), int(right.size), level)
+    drawn = cluster_bootstrap(
+        mean,
+        patient_ids,
+        right,
+        num_draws=num_draws,
+        seed=seed,
+        level=level,
+    )
+    low, high = min(wilson.low, drawn.low), max(wilson.high, drawn.high)
+    return Interval(value=wilson.value, low=low, high=high, level=level)
+
+
 def _needed(share: float, count: int) -> int:
     """Smallest number of `count` that is at least `share` of them (0.9 of 10 is 9, not 10)."""
     return max(1, math.ceil(share * count - 1e-9))
@@ -145,7 +159,3 @@ def _middle(low: float, high: float) -> float:
     """A number above `low` and at most `high`."""
     middle = (low + high) / 2
     return middle if middle > low else high
-
-
-def _wider(first: Interval, second: Interval) -> tuple[float, float]:
-    return min(first.low, second.low), max(first.high, second.high)

@@ -2,10 +2,11 @@
 
     images of train -> ranges -> model.int8.onnx -> model.int8-cpu.onnx
     images of val   -> FP32 and INT8 scores -> temperatures, thresholds, gate
-    new folder beside the bundle -> files, bundle.json, bundle.sig -> takes the bundle's place
+    new folder beside its place -> files, bundle.json, bundle.sig -> moved there
 
-Temperatures and thresholds come from the INT8 scores, because INT8 is what the camera runs. A
-refused gate, or any other error, leaves the bundle as it was.
+Temperatures and thresholds come from the INT8 scores, because INT8 is what the camera runs, and
+from images that pass the camera's cheap gate, because no others reach the model. A failed gate, or
+any other error, writes no bundle.
 """
 
 from __future__ import annotations
@@ -16,10 +17,17 @@ from pathlib import Path
 
 from calibration.config import CalibrationConfig
 from calibration.dataset import ImageStream, read_eyes
-from calibration.gate import GateOutcome, judge, require_passed
+from calibration.gate import GateOutcome, judge, require_not_failed
 from calibration.int8_models import Int8Models, make_int8_models
-from calibration.release import Written, check_signing_key, write_gate_report, write_release
-from calibration.run_models import score_models
+from calibration.performance import camera_view, output_figures, screening_figures
+from calibration.release import (
+    Written,
+    check_free,
+    check_signing_key,
+    write_gate_report,
+    write_release,
+)
+from calibration.run_models import ModelScores, score_models
 from calibration.validation import (
     CalibratedOutput,
     calibrate_output,
@@ -52,26 +60,33 @@ def calibrate_bundle(
     signing_key: Path,
     config: CalibrationConfig,
     *,
+    out_dir: Path | None = None,
     report_path: Path | None = None,
+    write_failed: bool = False,
     progress: Progress | None = None,
 ) -> CalibrationOutcome:
-    """Calibrate, gate and sign the bundle in `bundle_dir`, in place.
+    """Calibrate, gate and sign the bundle in `bundle_dir`.
 
     Args:
         bundle_dir: a bundle as export wrote it, or an earlier calibrated one.
         data_dir: data set with `train` and `val` eyes; images of `test` are never read.
         signing_key: private key of `edge-screen keygen`.
         config: every setting.
-        report_path: where to write the gate's report as JSON, also when INT8 is refused.
+        out_dir: new folder for the calibrated bundle; None replaces `bundle_dir`.
+        report_path: where to write the gate's report as JSON, however it ended.
+        write_failed: write the bundle although the gate failed; its record says so, and a
+            screener refuses its INT8 model unless it is told to take it.
         progress: called with (stage, images done, images in all).
 
     Raises:
         BundleError: the bundle or its graph cannot be used.
         DataError: the data set breaks its contract or has too few eyes of a class.
         ParityError: the two INT8 files do not compute the same integers.
-        GateRefusedError: INT8 lost too much; the bundle is unchanged.
+        ConfigError: `out_dir` exists, or a file cannot be written.
+        GateRefusedError: INT8 lost too much; no bundle was written.
     """
     bundle_dir = bundle_dir.resolve()
+    target_dir = bundle_dir if out_dir is None else check_free(out_dir)
     bundle = read_bundle(bundle_dir, trusted_keys=None, require_signature=False)
     check_signing_key(signing_key)
     spec, fp32 = bundle.manifest.preprocess_spec(), bundle.model_bytes("fp32")
@@ -88,11 +103,12 @@ def calibrate_bundle(
         check_images_nhwc=bundle.golden().image_nhwc,
         progress=_of_stage(progress, "INT8 calibration"),
     )
-    stream = ImageStream(val, spec, _of_stage(progress, "validation"))
+    limits, watch = bundle.manifest.quality(), _of_stage(progress, "validation")
+    stream = ImageStream(val, spec, watch, limits=limits)
     scores = score_models({"fp32": fp32, "int8": models.cpu}, stream)
     outputs = [
         calibrate_output(output, config)
-        for output in split_outputs(bundle.manifest, stream.used, scores)
+        for output in split_outputs(bundle.manifest, stream.used, stream.hashes, scores)
     ]
     gate = judge(
         [output.gate_case() for output in outputs],
@@ -102,12 +118,14 @@ def calibrate_bundle(
         seed=config.seed,
     )
     if report_path is not None:
-        write_gate_report(report_path, gate)
-    require_passed(gate)
-    manifest = _manifest(bundle, models, outputs, gate, config, stream)
+        write_gate_report(report_path, gate, stream)
+    if not write_failed:
+        require_not_failed(gate)
+    figures = _figures(outputs, scores["int8"], stream, config)
+    manifest = _manifest(bundle, models, outputs, gate, config, stream, figures)
     files = {"int8": models.portable, "int8_cpu": models.cpu}
     return CalibrationOutcome(
-        written=write_release(bundle_dir, bundle, manifest, files, signing_key),
+        written=write_release(target_dir, bundle, manifest, files, signing_key),
         gate=gate,
         num_int8_images=models.num_images,
         num_val_images=len(stream.used),
@@ -126,6 +144,7 @@ def _manifest(
     gate: GateOutcome,
     config: CalibrationConfig,
     val: ImageStream,
+    figures: dict[str, JsonValue],
 ) -> Manifest:
     """The manifest with everything that this stage decided; file hashes come on writing."""
     is_percentile = config.method.name == "percentile"
@@ -137,9 +156,6 @@ def _manifest(
         float_nodes=models.float_nodes,
         gate=gate.report,
     )
-    figures: dict[str, JsonValue] = {
-        output.scores.name: dict(output.metrics(config)) for output in outputs
-    }
     old = bundle.manifest
     return replace(
         old,
@@ -150,6 +166,30 @@ def _manifest(
         provenance={**old.provenance, "calibrate": _provenance(models, config, val)},
         files={},
     )
+
+
+def _figures(
+    outputs: Sequence[CalibratedOutput],
+    int8: ModelScores,
+    val: ImageStream,
+    config: CalibrationConfig,
+) -> dict[str, JsonValue]:
+    """Figures of every output on `val`, for the manifest; diseases as the camera sees them."""
+    *diseases, gradability = outputs
+    figures: dict[str, JsonValue] = {
+        output.scores.name: output_figures(output, config) for output in outputs
+    }
+    for index, disease in enumerate(diseases):
+        view = camera_view(
+            disease,
+            index,
+            gradability,
+            scored=val.used,
+            scores=int8,
+            refused=[eye for eye, _ in val.refused],
+        )
+        figures[disease.scores.name]["screening"] = screening_figures(view, config)
+    return figures
 
 
 def _provenance(

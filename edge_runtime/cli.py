@@ -22,6 +22,7 @@ Exit codes:
   1 failed in a way without a code of its own
   2 wrong usage or setting    3 an examination is ungradable
   4 bundle refused            5 inference engine failed
+  8 the INT8 model has not passed its gate
   10 bundle not reproduced here (verify)
 Research use only; not a medical device.
 """
@@ -71,6 +72,11 @@ def main() -> None:
     help="Write a PNG an eye there: model attention, not lesions.",
 )
 @_precision
+@click.option(
+    "--allow-unproven-int8",
+    is_flag=True,
+    help="Take an INT8 model whose gate did not pass; every result says so.",
+)
 @_trusted_keys
 @_json
 def screen(
@@ -81,6 +87,7 @@ def screen(
     examination_id: str | None,
     evidence_dir: Path | None,
     precision: str,
+    allow_unproven_int8: bool,
     trusted_keys: Path | None,
     as_json: bool,
 ) -> None:
@@ -105,6 +112,7 @@ def screen(
         evidence_dir=evidence_dir,
         precision=precision,
         trusted_keys=trusted_keys,
+        allow_unproven_int8=allow_unproven_int8,
     )
     click.get_current_context().exit(run_screen(request, as_json=as_json))
 

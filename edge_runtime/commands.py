@@ -57,6 +57,7 @@ class ScreenRequest:
     evidence_dir: Path | None
     precision: str
     trusted_keys: Path | None
+    allow_unproven_int8: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +79,10 @@ def run_screen(request: ScreenRequest, *, as_json: bool) -> int:
     if request.evidence_dir is not None:
         _make_folder(request.evidence_dir)
     with Screener.open(
-        request.bundle_dir, trusted_keys=request.trusted_keys, precision=request.precision
+        request.bundle_dir,
+        trusted_keys=request.trusted_keys,
+        precision=request.precision,
+        allow_unproven_int8=request.allow_unproven_int8,
     ) as screener:
         for index, paths in enumerate(request.inputs):
             examination = _examination(paths, request.examination_id)

@@ -6,7 +6,9 @@ The rules, in order:
    reaches its threshold AND at least one label was computed. A positive label does not change
    that: probabilities of an image that cannot be judged mean nothing, so the eye says
    'ungradable' (which asks for a new picture or a referral) and not 'refer'.
-2. A gradable eye refers when any label is positive (probability >= threshold), else 'no refer'.
+2. A gradable eye refers when any label is positive (probability >= threshold). Otherwise it is
+   ungradable when any label is doubtful (in the abstention band below the threshold, if the bundle
+   has one), else 'no refer'.
 3. An examination refers when any eye refers; otherwise it is ungradable when any eye is, or when
    there is none; only an examination whose every eye is 'no refer' is 'no refer'.
 """
@@ -58,9 +60,21 @@ def probability(logit: float, temperature: float) -> float:
     return sigmoid(logit / temperature)
 
 
-def decide_label(name: str, logit: float, *, temperature: float, threshold: float) -> LabelResult:
-    """Return the label's probability beside the threshold that decides it."""
-    return LabelResult(name=name, probability=probability(logit, temperature), threshold=threshold)
+def decide_label(
+    name: str,
+    logit: float,
+    *,
+    temperature: float,
+    threshold: float,
+    doubtful_from: float | None = None,
+) -> LabelResult:
+    """Return the label's probability beside the threshold, and the band, that decide it."""
+    return LabelResult(
+        name=name,
+        probability=probability(logit, temperature),
+        threshold=threshold,
+        doubtful_from=doubtful_from,
+    )
 
 
 def eye_disposition(
@@ -69,6 +83,7 @@ def eye_disposition(
     gradable_probability: float | None,
     gradable_threshold: float,
     labels_positive: Sequence[bool],
+    labels_doubtful: Sequence[bool] = (),
 ) -> Decision:
     """Judge one eye (rules 1 and 2 of the module).
 
@@ -77,12 +92,15 @@ def eye_disposition(
         gradable_probability: P(gradable) of the model; None when the model was not run.
         gradable_threshold: Smallest P(gradable) that is accepted.
         labels_positive: One entry a label; empty when the model was not run.
+        labels_doubtful: Whether each label lies in its abstention band; empty without bands.
     """
     # Written so that NaN on either side of the comparison ends in 'ungradable'.
     gradable = gradable_probability is not None and gradable_probability >= gradable_threshold
     if not (quality_passed and gradable and len(labels_positive) > 0):
         return Decision.UNGRADABLE
-    return Decision.REFER if any(labels_positive) else Decision.NO_REFER
+    if any(labels_positive):
+        return Decision.REFER
+    return Decision.UNGRADABLE if any(labels_doubtful) else Decision.NO_REFER
 
 
 def patient_disposition(eyes: Iterable[Decision]) -> Decision:

@@ -13,7 +13,7 @@
     ├── EngineError                 5   the inference engine is missing or failed
     ├── DataError                   6   a data set breaks its contract
     ├── CheckpointError             7   a checkpoint cannot be read or does not fit
-    ├── GateRefusedError            8   INT8 lost more than the limit; the bundle is not released
+    ├── GateRefusedError            8   INT8 is not shown to be as good as FP32; it is not used
     ├── ParityError                 9   an exported graph differs from its source
     └── VerificationError          10   a bundle does not reproduce its golden vectors here
 
@@ -110,7 +110,7 @@ class CheckpointError(EdgeScreenError):
 
 
 class GateRefusedError(EdgeScreenError):
-    """The INT8 model lost more than the gate allows."""
+    """INT8 lost more than the gate allows, or it was not shown that it does not."""
 
     exit_code = 8
 

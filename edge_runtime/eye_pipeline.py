@@ -30,7 +30,7 @@ from edge_runtime.preprocess import Preprocessed, PreprocessSpec, load_for_model
 from edge_runtime.quality import QualityLimits, assess_image
 from edge_runtime.result import Evidence, EyeQuality, EyeResult, LabelResult
 
-__all__ = ["LOW_GRADABILITY", "STAGES", "EyePipeline", "StageClock"]
+__all__ = ["DOUBTFUL", "LOW_GRADABILITY", "STAGES", "EyePipeline", "StageClock"]
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +38,7 @@ _log = logging.getLogger(__name__)
 # model's input by the very call that training makes.
 STAGES = ("read", "preprocess", "quality", "inference", "decision", "total")
 LOW_GRADABILITY = "low gradability probability"
+DOUBTFUL = "a probability lies in the abstention band"
 
 
 class _MissingImageError(Exception):
@@ -172,9 +173,19 @@ class EyePipeline:
         for label, logit in zip(self.manifest.labels, output.logits, strict=True):
             temperature, threshold = _operating_point(label)
             labels.append(
-                decide_label(label.name, float(logit), temperature=temperature, threshold=threshold)
+                decide_label(
+                    label.name,
+                    float(logit),
+                    temperature=temperature,
+                    threshold=threshold,
+                    doubtful_from=None if label.abstention is None else label.abstention.low,
+                )
             )
         draft.labels = tuple(labels)
+        # A positive label refers whatever is doubtful beside it.
+        undecided = any(one.is_doubtful for one in labels)
+        if undecided and not any(one.is_positive for one in labels):
+            draft.reasons.append(DOUBTFUL)
 
     def _evidence(
         self, output: ModelOutput, decoded: DecodedImage, preprocessed: Preprocessed
@@ -197,6 +208,7 @@ class EyePipeline:
                 gradable_probability=draft.gradable_probability,
                 gradable_threshold=gradable_threshold,
                 labels_positive=[label.is_positive for label in draft.labels],
+                labels_doubtful=[label.is_doubtful for label in draft.labels],
             ),
             quality=EyeQuality(
                 gradable=not draft.reasons,

@@ -1,18 +1,19 @@
 """What bundle.json says, as frozen dataclasses that refuse unknown, missing or impossible values.
 
 A manifest is `calibrated` when every label and the gradability head have a temperature
-and an operating point, and INT8 has passed its gate. Only then may a screener use it.
+and an operating point, and there is an INT8 record. Only then may a screener use it; how the
+gate ended, and what a screener does with that, is in `edge_runtime.gate_record`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edge_runtime.errors import BundleFormatError
-from edge_runtime.int8_record import GateLabel, GateReport, Int8Record
+from edge_runtime.int8_record import Int8Record
+from edge_runtime.label_spec import AbstentionBand, HeldOut, LabelSpec, OperatingPoint
 from edge_runtime.strict_json import (
     JsonValue,
     canonical_sha256,
@@ -22,8 +23,6 @@ from edge_runtime.strict_json import (
 from edge_runtime.value_rules import (
     require,
     require_count,
-    require_interval,
-    require_name,
     require_sha256,
     require_share,
     require_text,
@@ -40,9 +39,9 @@ __all__ = [
     "OPTIONAL_INT8_FILES",
     "SCHEMA_VERSION",
     "SYNTHETIC_WARNING",
-    "GateLabel",
-    "GateReport",
+    "AbstentionBand",
     "GoldenTolerances",
+    "HeldOut",
     "Int8Record",
     "LabelSpec",
     "Manifest",
@@ -50,62 +49,11 @@ __all__ = [
     "Protocol",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SYNTHETIC_WARNING = "trained on synthetic eyes only; the answer says nothing about a real eye"
 FLOAT_FILES = ("MODEL_CARD.md", "golden.npz", "model.fp32.onnx")
 INT8_FILES = ("model.int8-cpu.onnx", "model.int8.onnx")
 OPTIONAL_INT8_FILES = ("model.int8fp16.onnx",)
-
-
-@dataclass(frozen=True, kw_only=True)
-class OperatingPoint:
-    """A threshold on the probability (0..1) with what it reached on the set it was chosen on.
-
-    `target` says in words what was asked for, e.g. 'sensitivity >= 0.90'; the intervals
-    are 95 % intervals of `sensitivity` and `specificity` on `split`.
-    """
-
-    threshold: float
-    target: str
-    sensitivity: float
-    sensitivity_interval: tuple[float, float]
-    specificity: float
-    specificity_interval: tuple[float, float]
-    num_positive: int
-    num_negative: int
-    split: str
-
-    def __post_init__(self) -> None:
-        """Refuse shares outside 0..1, unordered intervals and empty classes."""
-        for name in ("threshold", "sensitivity", "specificity"):
-            require_share(name, getattr(self, name))
-        require_interval("sensitivity_interval", self.sensitivity_interval)
-        require_interval("specificity_interval", self.specificity_interval)
-        require_text("target", self.target)
-        require_text("split", self.split)
-        require_count("num_positive", self.num_positive)
-        require_count("num_negative", self.num_negative)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelSpec:
-    """One output of the model; probability = sigmoid(logit / temperature)."""
-
-    name: str
-    temperature: float | None
-    operating_point: OperatingPoint | None
-
-    def __post_init__(self) -> None:
-        """Refuse a name that is not a word and a temperature that is not positive."""
-        require_name("name", self.name)
-        if self.temperature is not None:
-            usable = math.isfinite(self.temperature) and self.temperature > 0.0
-            require(usable, "temperature", self.temperature, "finite and above 0")
-
-    @property
-    def calibrated(self) -> bool:
-        """Whether a logit of this output can become a decision."""
-        return self.temperature is not None and self.operating_point is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +117,8 @@ class Manifest:
             require_text(name, getattr(self, name))
         require(len(self.labels) > 0, "labels", self.labels, "at least one label")
         require_unique("labels", (*self.label_names, self.gradability.name))
+        band = self.gradability.abstention
+        require(band is None, "gradability.abstention", band, "null: it decides no disease")
         self._check_preprocessing()
         self._check_gate_labels()
         for name, digest in self.files.items():
@@ -217,7 +167,7 @@ class Manifest:
 
     @property
     def calibrated(self) -> bool:
-        """Whether every output can become a decision and INT8 has passed its gate."""
+        """Whether every output can become a decision and INT8 files are there."""
         outputs = (*self.labels, self.gradability)
         return self.int8 is not None and all(output.calibrated for output in outputs)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from edge_runtime.bench import TENSORRT_ROW, TIMED_REGION, BenchReport
 from edge_runtime.bundle import Bundle
 from edge_runtime.doctor import DoctorReport
+from edge_runtime.eye_pipeline import DOUBTFUL
 from edge_runtime.manifest import SYNTHETIC_WARNING, LabelSpec
 from edge_runtime.result import NOTICE, Decision, EyeResult, ScreeningResult
 from edge_runtime.verify import VerificationReport
@@ -54,8 +55,8 @@ def _eye_lines(eye: EyeResult, name: str, index: int) -> Iterator[str]:
     if eye.labels:
         yield f"    {'label':<24}{'probability':>12}{'threshold':>12}  decision"
     for label in eye.labels:
-        word = "POSITIVE" if label.is_positive else "negative"
-        if eye.disposition is Decision.UNGRADABLE:
+        word = "POSITIVE" if label.is_positive else label.decision
+        if eye.disposition is Decision.UNGRADABLE and DOUBTFUL not in eye.quality.reasons:
             word = "not used"  # a probability of a picture that cannot be judged means nothing
         found, needed = _told_apart(label.probability, label.threshold)
         yield f"    {label.name:<24}{found:>12}{needed:>12}  {word}"
@@ -98,13 +99,15 @@ def _label_line(label: LabelSpec) -> str:
     point = label.operating_point
     if point is None:
         return f"  {label.name:<22} no operating point yet"
+    held = point.held_out
     return (
         f"  {label.name:<22} threshold {point.threshold:.3f}  "
-        f"Se {point.sensitivity:.3f} [{point.sensitivity_interval[0]:.3f}, "
-        f"{point.sensitivity_interval[1]:.3f}]  "
-        f"Sp {point.specificity:.3f} [{point.specificity_interval[0]:.3f}, "
-        f"{point.specificity_interval[1]:.3f}]  on {point.split}, "
+        f"held-out Se {held.sensitivity:.3f} [{held.sensitivity_interval[0]:.3f}, "
+        f"{held.sensitivity_interval[1]:.3f}]  "
+        f"Sp {held.specificity:.3f} [{held.specificity_interval[0]:.3f}, "
+        f"{held.specificity_interval[1]:.3f}]  on {point.split}, "
         f"{point.num_positive}+{point.num_negative}"
+        + (f"  doubtful from {label.abstention.low:.3f}" if label.abstention else "")
     )
 
 
@@ -114,9 +117,12 @@ def _int8_line(bundle: Bundle) -> str:
         return "INT8       none yet (edge-screen calibrate)"
     gate = record.gate
     return (
-        f"INT8       {record.method}, {record.num_images} pictures; gate passed on "
-        f"{gate.num_images} ({gate.split}): mean AUROC drop {gate.mean_auroc_drop:+.4f} "
-        f"(limit {gate.limit_auroc_drop:.4f}), {gate.decision_flips} decisions changed"
+        f"INT8       {record.method}, {record.num_images} pictures; gate "
+        f"{gate.status.replace('_', ' ').upper()} on {gate.num_images} of {gate.num_patients} "
+        f"patients ({gate.split}): mean AUROC drop {gate.mean_auroc_drop:+.4f} "
+        f"(limit {gate.limit_auroc_drop:.4f}), {gate.decision_flips} of "
+        f"{gate.num_decisions} decisions changed"
+        + (f"; about {gate.num_patients_needed} patients a class needed" if not gate.passed else "")
     )
 
 

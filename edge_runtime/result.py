@@ -2,7 +2,8 @@
 
 Every field has its place in `docs/vendor.md`. Two rules are checked on construction, so that no
 code path can break them: an eye is 'no refer' only if it was read, gradable, run and wholly
-negative; an examination is 'no refer' only if it has eyes and every one of them is 'no refer'.
+negative, with no label in an abstention band; an examination is 'no refer' only if it has eyes
+and every one of them is 'no refer'.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ __all__ = [
     "ScreeningResult",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 NOTICE = "research use only; not a medical device"
 EVIDENCE_CAPTION = "model attention, not lesions"
 
@@ -47,21 +48,39 @@ class Decision(str, Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class LabelResult:
-    """One disease of one eye: positive when `probability` >= `threshold`."""
+    """One disease of one eye: positive when `probability` >= `threshold`.
+
+    With an abstention band, it is doubtful from `doubtful_from` up to the threshold.
+    """
 
     name: str
     probability: float
     threshold: float
+    doubtful_from: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse a value outside 0..1 (NaN included): it could compare as negative."""
         _check_unit_range(f"probability of {self.name!r}", self.probability)
         _check_unit_range(f"threshold of {self.name!r}", self.threshold)
+        if self.doubtful_from is not None and not 0.0 <= self.doubtful_from <= self.threshold:
+            raise ValueError(f"band of {self.name!r} from {self.doubtful_from!r} passes threshold")
 
     @property
     def is_positive(self) -> bool:
         """Whether the probability reaches the operating point."""
         return self.probability >= self.threshold
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether the probability lies in the abstention band: neither positive nor negative."""
+        return not self.is_positive and (
+            self.doubtful_from is not None and self.probability >= self.doubtful_from
+        )
+
+    @property
+    def decision(self) -> str:
+        """'positive', 'doubtful' or 'negative'."""
+        return "positive" if self.is_positive else "doubtful" if self.is_doubtful else "negative"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON object of the label."""
@@ -69,7 +88,8 @@ class LabelResult:
             "name": self.name,
             "probability": self.probability,
             "threshold": self.threshold,
-            "decision": "positive" if self.is_positive else "negative",
+            "doubtful_from": self.doubtful_from,
+            "decision": self.decision,
         }
 
 
@@ -164,6 +184,9 @@ class EyeResult:
             raise ValueError(f"{self.disposition.value!r} for an eye that could not be judged")
         if decided and (self.disposition is Decision.REFER) != self.any_positive:
             raise ValueError(f"{self.disposition.value!r} contradicts the labels")
+        doubtful = any(label.is_doubtful for label in self.labels)
+        if self.disposition is Decision.NO_REFER and doubtful:
+            raise ValueError("'no_refer' for an eye with a doubtful label")
 
     @property
     def any_positive(self) -> bool:
@@ -196,10 +219,15 @@ class BundleIdentity:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineIdentity:
-    """Which engine and precision computed the logits."""
+    """Which engine and precision computed the logits.
+
+    `int8_gate` is how the bundle's gate ended: 'passed', 'not_shown' or 'failed'; with INT8,
+    anything but 'passed' was taken because the caller said so.
+    """
 
     name: str
     precision: str
+    int8_gate: str
 
 
 @dataclass(frozen=True, kw_only=True)

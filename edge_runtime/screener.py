@@ -22,9 +22,10 @@ import numpy as np
 from edge_runtime.bundle import Bundle, read_bundle
 from edge_runtime.decision import patient_disposition
 from edge_runtime.engines import Engine, open_engine
-from edge_runtime.errors import BundleFormatError, ConfigError
+from edge_runtime.errors import BundleFormatError, ConfigError, GateRefusedError
 from edge_runtime.examination import Examination
 from edge_runtime.eye_pipeline import EyePipeline
+from edge_runtime.gate_record import PASSED
 from edge_runtime.manifest import SYNTHETIC_WARNING
 from edge_runtime.opencv_floor import require_opencv
 from edge_runtime.result import (
@@ -35,7 +36,7 @@ from edge_runtime.result import (
     ScreeningResult,
 )
 
-__all__ = ["FP32_WARNING", "SAME_IMAGE", "Screener"]
+__all__ = ["FP32_WARNING", "SAME_IMAGE", "UNPROVEN_WARNING", "Screener"]
 
 _log = logging.getLogger(__name__)
 
@@ -43,15 +44,25 @@ SAME_IMAGE = "same image given for two eyes"
 FP32_WARNING = (
     "answered by the FP32 model; the operating points were set on the INT8 model's scores"
 )
+UNPROVEN_WARNING = "answered by an INT8 model whose gate ended as '{status}'; taken on demand"
 
 
 class Screener:
     """A verified bundle on an open engine. Use as a context manager, or call `close`."""
 
-    def __init__(self, bundle: Bundle, engine: Engine) -> None:
+    def __init__(
+        self, bundle: Bundle, engine: Engine, *, allow_unproven_int8: bool = False
+    ) -> None:
         """Join a verified bundle and an engine opened on it; `Screener.open` does both.
 
+        Args:
+            bundle: As `read_bundle` gave it.
+            engine: Opened on the bundle.
+            allow_unproven_int8: Answer with an INT8 model whose gate did not pass; every result
+                says so.
+
         Raises:
+            GateRefusedError: If the engine is INT8 and the gate did not pass.
             BundleFormatError: If the bundle is not calibrated, or asks for more than one field
                 an eye, which this version cannot decide.
         """
@@ -66,6 +77,8 @@ class Screener:
                 f"bundle {manifest.name!r} wants {manifest.protocol.fields_per_eye} fields an "
                 "eye; this version decides one field an eye"
             )
+        if not allow_unproven_int8:
+            _require_proven(bundle, engine.precision)
         self._bundle = bundle
         self._engine = engine
         self._warnings = _standing_warnings(bundle, engine)
@@ -85,6 +98,7 @@ class Screener:
         engine: str = "auto",
         precision: str = "int8",
         num_threads: int = 1,
+        allow_unproven_int8: bool = False,
     ) -> Screener:
         """Verify the bundle (signature, hashes, content) and open the engine on its bytes.
 
@@ -95,8 +109,11 @@ class Screener:
             engine: "auto", "onnxruntime" or "tensorrt" (not built yet: refused).
             precision: "int8" or "fp32".
             num_threads: Threads inside one run.
+            allow_unproven_int8: Answer with an INT8 model whose gate did not pass; every result
+                says so.
 
         Raises:
+            GateRefusedError: If INT8 is asked for and the gate did not pass.
             BundleError: If the bundle cannot be trusted or used.
             ConfigError: If an argument is out of range.
             EngineError: If the engine cannot be opened, or OpenCV is too old to decode with.
@@ -105,7 +122,7 @@ class Screener:
         explicit = None if trusted_keys is None else Path(trusted_keys)
         bundle = read_bundle(Path(bundle_dir), trusted_keys=explicit)
         opened = open_engine(bundle, engine=engine, precision=precision, num_threads=num_threads)
-        return cls(bundle, opened)
+        return cls(bundle, opened, allow_unproven_int8=allow_unproven_int8)
 
     @property
     def bundle(self) -> Bundle:
@@ -193,7 +210,11 @@ class Screener:
                 sha256=bundle.sha256,
                 key_id=bundle.key_id,
             ),
-            engine=EngineIdentity(name=self._engine.name, precision=self._engine.precision),
+            engine=EngineIdentity(
+                name=self._engine.name,
+                precision=self._engine.precision,
+                int8_gate=_gate_status(bundle),
+            ),
             warnings=tuple(warnings),
         )
 
@@ -205,7 +226,30 @@ def _standing_warnings(bundle: Bundle, engine: Engine) -> tuple[str, ...]:
         warnings.append(SYNTHETIC_WARNING)
     if engine.precision == "fp32":
         warnings.append(FP32_WARNING)
+    if engine.precision.startswith("int8") and _gate_status(bundle) != PASSED:
+        warnings.append(UNPROVEN_WARNING.format(status=_gate_status(bundle)))
     return tuple(warnings)
+
+
+def _gate_status(bundle: Bundle) -> str:
+    """How the gate of a calibrated bundle ended."""
+    assert bundle.manifest.int8 is not None
+    return bundle.manifest.int8.gate.status
+
+
+def _require_proven(bundle: Bundle, precision: str) -> None:
+    if not precision.startswith("int8") or _gate_status(bundle) == PASSED:
+        return
+    record = bundle.manifest.int8
+    assert record is not None
+    gate = record.gate
+    raise GateRefusedError(
+        f"the INT8 model of bundle {bundle.manifest.name!r} has not passed its gate against FP32 "
+        f"({gate.status} on {gate.num_patients} patients; about {gate.num_patients_needed} of each "
+        "class are needed; `edge-screen inspect --json` has the reasons). Calibrate it with more "
+        "patients, run --precision fp32, or take it as it is with --allow-unproven-int8, which "
+        "every result then records"
+    )
 
 
 def _refuse_shared_images(eyes: list[EyeResult]) -> list[EyeResult]:

@@ -10,13 +10,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
+from gate_factory import gate_report
 
 from edge_runtime.bundle import MODEL_FILES, write_manifest
 from edge_runtime.golden import GoldenVectors, golden_bytes
 from edge_runtime.manifest import (
-    GateLabel,
-    GateReport,
     GoldenTolerances,
+    HeldOut,
     Int8Record,
     LabelSpec,
     Manifest,
@@ -56,6 +56,7 @@ def build_bundle(
     threshold: float = 0.5,
     gradability_threshold: float = 0.5,
     calibrated: bool = True,
+    gate_status: str = "passed",
     signed: bool = True,
     seed: int = 0,
 ) -> BuiltBundle:
@@ -82,6 +83,7 @@ def build_bundle(
         threshold=threshold,
         gradability_threshold=gradability_threshold,
         calibrated=calibrated,
+        gate_status=gate_status,
     )
     written = write_manifest(folder, manifest)
     if signed:
@@ -97,6 +99,7 @@ def tiny_manifest(
     threshold: float = 0.5,
     gradability_threshold: float = 0.5,
     calibrated: bool = True,
+    gate_status: str = "passed",
 ) -> Manifest:
     """Return the manifest of a tiny bundle, without file hashes."""
     spec = spec or PreprocessSpec(size_px=SIZE_PX)
@@ -113,7 +116,7 @@ def tiny_manifest(
         golden=GoldenTolerances(
             num_images=3, atol_probability_fp32=1e-5, atol_probability_int8=0.02
         ),
-        int8=_int8_record(labels) if calibrated else None,
+        int8=_int8_record(labels, gate_status) if calibrated else None,
         metrics={"auroc_mean": 0.9},
         provenance={"training_data": "synthetic", "seed": 0},
     )
@@ -234,38 +237,23 @@ def _label(name: str, threshold: float, calibrated: bool) -> LabelSpec:
         num_positive=40,
         num_negative=160,
         split="val",
+        held_out=HeldOut(
+            num_folds=5,
+            sensitivity=0.88,
+            sensitivity_interval=(0.76, 0.94),
+            specificity=0.84,
+            specificity_interval=(0.79, 0.89),
+        ),
     )
     return LabelSpec(name=name, temperature=1.5, operating_point=point)
 
 
-def _int8_record(labels: Sequence[str]) -> Int8Record:
-    gate = GateReport(
-        passed=True,
-        limit_auroc_drop=0.01,
-        limit_sensitivity_drop=0.02,
-        labels=tuple(_gate_label(name) for name in labels),
-        mean_auroc_drop=0.002,
-        decision_flips=1,
-        num_images=200,
-        split="val",
-    )
+def _int8_record(labels: Sequence[str], gate_status: str) -> Int8Record:
     return Int8Record(
         method="percentile",
         percentile=99.99,
         fingerprint="0123456789abcdef" * 4,
         num_images=64,
         float_nodes=("head",),
-        gate=gate,
-    )
-
-
-def _gate_label(name: str) -> GateLabel:
-    return GateLabel(
-        name=name,
-        auroc_fp32=0.92,
-        auroc_int8=0.918,
-        drop=0.002,
-        drop_interval=(-0.003, 0.006),
-        sensitivity_fp32=0.9,
-        sensitivity_int8=0.9,
+        gate=gate_report(labels, gate_status),
     )

@@ -6,8 +6,9 @@ from typing import Any
 
 import cv2
 import numpy as np
+from gate_factory import gate_report
 
-from edge_runtime.manifest import GateLabel, GateReport
+from edge_runtime.gate_record import GateReport
 from edge_runtime.metrics import roc_curve
 from export.demo.charts import RocCurve
 from export.demo.html import label_words
@@ -148,28 +149,7 @@ def _operating_point(label: str) -> OperatingPointRow:
 
 
 def _gate() -> GateReport:
-    labels = tuple(
-        GateLabel(
-            name=name,
-            auroc_fp32=0.91,
-            auroc_int8=0.909,
-            drop=0.001,
-            drop_interval=(-0.002, 0.004),
-            sensitivity_fp32=0.9,
-            sensitivity_int8=0.893,
-        )
-        for name in LABELS
-    )
-    return GateReport(
-        passed=True,
-        limit_auroc_drop=0.01,
-        limit_sensitivity_drop=0.02,
-        labels=labels,
-        mean_auroc_drop=0.001,
-        decision_flips=2,
-        num_images=302,
-        split="val",
-    )
+    return gate_report(LABELS, decision_flips=1)
 
 
 def make_screening(**changes: Any) -> ScreeningSummary:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from calibration.operating_point import Target, derive_operating_point, require_enough
+from calibration.operating_point import Target, choose_threshold, measure, require_enough
 from edge_runtime.errors import ConfigError, DataError
 from edge_runtime.metrics import sensitivity_specificity, wilson_interval
 
@@ -17,15 +17,16 @@ def eyes(rng, count=200, levels=None):
     return labels, values, np.array([f"P{i // 2}" for i in range(count)])
 
 
-@pytest.mark.parametrize("measure", ["sensitivity", "specificity"])
+@pytest.mark.parametrize("wanted", ["sensitivity", "specificity"])
 @pytest.mark.parametrize("value", [0.5, 0.9, 1.0])
 @pytest.mark.parametrize("levels", [None, 10])
-def test_reaches_the_target_with_the_best_other_measure(rng, measure, value, levels):
+def test_reaches_the_target_with_the_best_other_measure(rng, wanted, value, levels):
     labels, values, patients = eyes(rng, levels=levels)
-    point = derive_operating_point(labels, values, patients, Target(measure=measure, value=value))
-    k = ("sensitivity", "specificity").index(measure)
-    reached = sensitivity_specificity(labels, values, point.threshold)
-    assert reached == (point.sensitivity, point.specificity)
+    chosen = choose_threshold(labels, values, Target(measure=wanted, value=value))
+    found = measure(labels, values >= chosen, patients, num_draws=100)
+    k = ("sensitivity", "specificity").index(wanted)
+    reached = sensitivity_specificity(labels, values, chosen)
+    assert reached == (found.sensitivity.value, found.specificity.value)
     assert reached[k] >= value
     # Slow reference: every distinct threshold that reaches the target is no better.
     for threshold in [*np.unique(values), 1.0]:
@@ -37,40 +38,40 @@ def test_reaches_the_target_with_the_best_other_measure(rng, measure, value, lev
 def test_threshold_lies_in_the_middle_of_a_gap():
     labels = np.array([0.0, 0.0, 1.0, 1.0])
     values = np.array([0.1, 0.3, 0.7, 0.9])
-    patients = np.array(["a", "b", "c", "d"])
-    point = derive_operating_point(labels, values, patients, Target())
-    assert point.threshold == pytest.approx(0.5)
-    point = derive_operating_point(labels, values, patients, Target(measure="specificity"))
-    assert point.threshold == pytest.approx(0.5)
-    assert point.target == "specificity >= 0.90"
+    assert choose_threshold(labels, values, Target()) == pytest.approx(0.5)
+    specificity = Target(measure="specificity")
+    assert choose_threshold(labels, values, specificity) == pytest.approx(0.5)
+    assert specificity.text == "specificity >= 0.90"
 
 
 def test_a_perfect_result_keeps_an_open_interval():
     labels = np.repeat([0.0, 1.0], 10)
     values = np.linspace(0.05, 0.95, 20)
-    patients = np.arange(20).astype(str)
-    point = derive_operating_point(labels, values, patients, Target())
-    assert point.sensitivity == 0.9
-    assert point.specificity == 1.0
-    assert point.specificity_interval[0] == pytest.approx(wilson_interval(10, 10).low)
-    assert point.specificity_interval[1] == 1.0
+    called = values >= choose_threshold(labels, values, Target())
+    found = measure(labels, called, np.arange(20).astype(str))
+    assert found.sensitivity.value == 0.9
+    assert found.specificity.value == 1.0
+    assert found.specificity.low == pytest.approx(wilson_interval(10, 10).low)
+    assert found.specificity.high == 1.0
+    assert (found.num_positive, found.num_negative_patients) == (10, 10)
 
 
 def test_intervals_widen_when_eyes_come_in_patients(rng):
     labels, values, _ = eyes(rng, 60)
-    ten = {"labels": np.tile(labels, 6), "probabilities": np.tile(values, 6), "target": Target()}
-    alone = derive_operating_point(patient_ids=np.arange(360).astype(str), **ten)
-    shared = derive_operating_point(patient_ids=np.tile(np.arange(60), 6).astype(str), **ten)
-    assert alone.sensitivity == shared.sensitivity
-    width = [np.ptp(point.sensitivity_interval) for point in (alone, shared)]
+    ten = {"labels": np.tile(labels, 6), "called": np.tile(values > 0.5, 6)}
+    alone = measure(patient_ids=np.arange(360).astype(str), **ten)
+    shared = measure(patient_ids=np.tile(np.arange(60), 6).astype(str), **ten)
+    assert alone.sensitivity.value == shared.sensitivity.value
+    width = [one.sensitivity.high - one.sensitivity.low for one in (alone, shared)]
     assert width[1] > 1.5 * width[0]
+    assert shared.num_positive_patients * 6 == alone.num_positive_patients
 
 
 def test_nine_of_ten_is_ninety_percent():
     labels = np.array([0.0] + [1.0] * 10)
     values = np.linspace(0.0, 1.0, 11)
-    point = derive_operating_point(labels, values, np.arange(11).astype(str), Target())
-    assert point.sensitivity == 0.9
+    called = values >= choose_threshold(labels, values, Target())
+    assert called[labels == 1].mean() == 0.9
 
 
 @pytest.mark.parametrize(("positive", "negative"), [(3, 97), (97, 3), (0, 50)])

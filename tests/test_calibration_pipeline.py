@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -34,7 +36,8 @@ from edge_runtime.signing import generate_keypair
 CONFIG = CalibrationConfig(
     min_eyes=4, num_draws=100, limits=GateLimits(max_auroc_drop=0.05, max_sensitivity_drop=0.2)
 )
-REFUSING = replace(CONFIG, limits=GateLimits(max_auroc_drop=0.0, max_sensitivity_drop=0.0))
+SMALLEST = GateLimits(max_auroc_drop=1e-6, max_sensitivity_drop=1e-6, max_specificity_drop=1e-6)
+REFUSING = replace(CONFIG, limits=SMALLEST)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +83,11 @@ def test_a_calibrated_bundle_is_signed_complete_and_readable(workshop, calibrate
     for spec in manifest.labels:
         assert spec.operating_point.sensitivity >= 0.90
         assert spec.operating_point.target == "sensitivity >= 0.90"
+        assert spec.abstention is None
+        assert spec.operating_point.held_out.num_folds == 5
     assert manifest.gradability.operating_point.specificity >= 0.90
+    assert manifest.int8.gate.status == "not_shown"
+    assert {one.attribute for one in manifest.int8.gate.subgroups} == {"site", "eye", "quality"}
     assert manifest.provenance["calibrate"]["config"]["method"]["percentile"] == 99.99
     assert manifest.provenance["training_data"] == "synthetic phantom eyes"
 
@@ -96,10 +103,84 @@ def test_golden_outputs_are_those_of_the_cpu_file(calibrated):
 
 
 def test_the_bundle_screens(workshop, calibrated):
+    """Sixty eyes cannot show that INT8 is as good, so it screens only on demand."""
     image = next((workshop / "data" / "cfp").iterdir())
-    with Screener.open(calibrated, trusted_keys=workshop / "keys" / "signing.pub") as screener:
+    key = workshop / "keys" / "signing.pub"
+    with pytest.raises(GateRefusedError, match="not_shown"):
+        Screener.open(calibrated, trusted_keys=key)
+    with Screener.open(calibrated, trusted_keys=key, allow_unproven_int8=True) as screener:
+        result = json.loads(screener.screen(image).to_json())
+    assert result["disposition"] in ("refer", "no_refer", "ungradable")
+    assert result["engine"]["int8_gate"] == "not_shown"
+
+
+def test_enough_patients_for_wide_limits_pass_and_screen_without_being_told(workshop, tmp_path):
+    write_data(tmp_path / "data", build_student(), num_patients=160)
+    out = tmp_path / "bundle8"
+    wide = GateLimits(max_auroc_drop=0.1, max_sensitivity_drop=0.25, max_specificity_drop=0.25)
+    outcome = calibrate_bundle(
+        workshop / "exported",
+        tmp_path / "data",
+        workshop / "keys" / "signing.key",
+        replace(CONFIG, limits=wide),
+        out_dir=out,
+    )
+    assert outcome.gate.report.status == "passed"
+    assert "passed: INT8 was shown" in (out / "MODEL_CARD.md").read_text()
+    image = next((tmp_path / "data" / "cfp").iterdir())
+    with Screener.open(out, trusted_keys=workshop / "keys" / "signing.pub") as screener:
         result = screener.screen(image)
-    assert json.loads(result.to_json())["disposition"] in ("refer", "no_refer", "ungradable")
+    assert result.engine.int8_gate == "passed"
+    assert result.warnings == ()
+
+
+def test_figures_say_what_they_are_worth(calibrated):
+    figures = read_bundle(calibrated, trusted_keys=None, require_signature=False).manifest.metrics
+    for name in LABELS:
+        found = figures["int8_val"][name]
+        for when in ("before_temperature", "after_temperature"):
+            low, high = found[when]["brier_interval"]
+            assert low <= found[when]["brier"] <= high
+            assert sum(one["num_eyes"] for one in found[when]["reliability"]) == found["num_eyes"]
+        screening = found["screening"]
+        refer, worst = screening["ungradable_refer"], screening["ungradable_worst"]
+        assert worst["sensitivity"] <= refer["sensitivity"]
+        assert worst["specificity"] == refer["specificity"]
+        assert screening["num_eyes"] == refer["num_positive"] + refer["num_negative"] == 60
+        assert refer["sensitivity_floor"]["status"] in ("too_few", "below")
+        assert [one["prevalence"] for one in refer["predictive_values"]] == [0.03, 0.05, 0.1, 0.2]
+    assert "screening" not in figures["int8_val"]["gradability"]
+
+
+def test_a_new_folder_leaves_the_old_bundle_alone(workshop, bundle_dir, tmp_path, calibrated):
+    before = contents(bundle_dir)
+    out = tmp_path / "new" / "bundle8"
+    run(workshop, bundle_dir, CONFIG, out_dir=out)
+    assert contents(bundle_dir) == before
+    assert contents(out) == contents(calibrated)
+    assert [path.name for path in out.parent.iterdir()] == ["bundle8"]
+    calls = []
+    for taken in (out, bundle_dir / "bundle.json"):
+        with pytest.raises(ConfigError, match="exists already"):
+            run(workshop, bundle_dir, CONFIG, out_dir=taken, progress=lambda *a: calls.append(a))
+    assert calls == []
+
+
+def test_an_abstention_band_goes_into_the_bundle(workshop, bundle_dir):
+    run(workshop, bundle_dir, replace(CONFIG, abstain_risk=0.2))
+    manifest = read_bundle(bundle_dir, trusted_keys=None, require_signature=False).manifest
+    for spec in manifest.labels:
+        assert spec.abstention.risk == 0.2
+        assert spec.abstention.low <= spec.operating_point.threshold
+    assert manifest.gradability.abstention is None
+    assert "conformal risk control" in (bundle_dir / "MODEL_CARD.md").read_text()
+
+
+def test_a_band_that_so_few_patients_cannot_carry_is_refused(workshop, bundle_dir):
+    before = contents(bundle_dir)
+    with pytest.raises(DataError, match="99 are needed"):
+        run(workshop, bundle_dir, replace(CONFIG, abstain_risk=0.01))
+    assert contents(bundle_dir) == before
 
 
 def test_model_card_names_the_data_once(workshop, calibrated, tmp_path):
@@ -135,9 +216,36 @@ def test_a_refused_gate_leaves_the_bundle_untouched(workshop, bundle_dir, tmp_pa
     assert contents(tmp_path / "bundle") == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "gate.json"]
     content = json.loads(report.read_text())
-    assert content["report"]["passed"] is False
+    assert content["report"]["status"] == "failed"
     assert content["report"]["mean_auroc_drop"] > 0
-    assert content["reasons"]
+    assert content["report"]["reasons"]
+    rows = dict(enumerate(read_rows(workshop / "data"), start=2))
+    for flip in content["report"]["flips"]:
+        row = rows[content["rows_of_flips"][flip["image_sha256"]]]
+        data = (workshop / "data" / row[5]).read_bytes()
+        assert hashlib.sha256(data).hexdigest() == flip["image_sha256"]
+    assert content["report"]["flips"]
+
+
+def test_a_failed_bundle_is_written_on_demand_and_screens_only_on_demand(workshop, bundle_dir):
+    clipping = replace(REFUSING, method=RangeMethod(percentile=50.5))
+    run(workshop, bundle_dir, clipping, write_failed=True)
+    key = workshop / "keys" / "signing.pub"
+    with pytest.raises(GateRefusedError, match="failed on"):
+        Screener.open(bundle_dir, trusted_keys=key)
+    assert "FAILED: INT8 lost more" in (bundle_dir / "MODEL_CARD.md").read_text()
+
+
+def test_pictures_that_the_camera_refuses_choose_no_threshold(workshop, bundle_dir, tmp_path):
+    data = Path(shutil.copytree(workshop / "data", tmp_path / "data"))
+    first = next(row for row in read_rows(data) if row[4] == "val")
+    path = data / first[5]
+    pixels = cv2.imread(str(path))
+    cv2.imwrite(str(path), cv2.merge([pixels.max(axis=2)] * 3))  # no colour: the gate's business
+    outcome = calibrate_bundle(bundle_dir, data, workshop / "keys" / "signing.key", CONFIG)
+    assert (outcome.num_val_images, outcome.num_refused_images) == (59, 1)
+    screening = outcome.written.manifest.metrics["int8_val"][LABELS[0]]["screening"]
+    assert screening["num_eyes"] == 60
 
 
 def test_too_few_eyes_are_refused_before_the_long_work(workshop, bundle_dir):
@@ -203,10 +311,20 @@ def test_commands_make_keys_and_a_signed_bundle(workshop, bundle_dir, tmp_path):
     arguments = [str(bundle_dir), "--data", str(workshop / "data")]
     arguments += ["--signing-key", str(tmp_path / "k" / "signing.key"), "--min-eyes", "4"]
     arguments += ["--max-auroc-drop", "0.05", "--max-sensitivity-drop", "0.2", "--json"]
+    arguments += ["--prevalence", "0.08"]
+    for where in ([], ["--in-place", "--out", str(tmp_path / "x")]):
+        refused = CliRunner().invoke(calibrate, [*arguments, *where])
+        assert refused.exit_code == 2
+        assert "either --out DIR or --in-place" in refused.output
+    arguments += ["--in-place"]
+    both = ["--target-sensitivity", "0.9", "--target-specificity", "0.9"]
+    assert CliRunner().invoke(calibrate, [*arguments, *both]).exit_code == 2
     done = CliRunner().invoke(calibrate, arguments, catch_exceptions=False)
     content = json.loads(done.stdout)
     assert content["key_id"] == key_id
-    assert content["gate"]["passed"] is True
+    assert content["gate"]["status"] == "not_shown"
+    (values,) = content["figures"][LABELS[0]]["screening"]["ungradable_refer"]["predictive_values"]
+    assert values["prevalence"] == 0.08
     assert [label["name"] for label in content["labels"]] == list(LABELS)
     assert read_bundle(bundle_dir, trusted_keys=tmp_path / "k").key_id == key_id
     with pytest.raises(BundleSignatureError):

@@ -25,6 +25,7 @@ from fundus_factory import (
 
 from edge_runtime import __version__
 from edge_runtime.cli import main
+from edge_runtime.errors import GateRefusedError
 from edge_runtime.result import NOTICE
 
 PICTURE = centred_fundus(160)
@@ -116,7 +117,8 @@ def test_json_is_one_line_an_examination_in_the_order_given(
 
 def test_precision_is_what_was_asked(built: BuiltBundle, image: Path) -> None:
     (value,) = lines(run("screen", built.folder, image, "--json", "--precision", "fp32"))
-    assert value["engine"] == {"name": "onnxruntime", "precision": "fp32"}
+    expected = {"name": "onnxruntime", "precision": "fp32", "int8_gate": "passed"}
+    assert value["engine"] == expected
     assert run("screen", built.folder, image, "--precision", "fp16").exit_code == 2
 
 
@@ -319,7 +321,7 @@ def test_inspect_shows_operating_points(built: BuiltBundle) -> None:
     text = run("inspect", built.folder).stdout
     assert "macular_edema" in text
     assert built.keys.key_id in text
-    assert "gate passed" in text
+    assert "gate PASSED" in text
     (value,) = lines(run("inspect", built.folder, "--json"))
     assert value["calibrated"] is True
     assert value["manifest"]["labels"][0]["name"] == "macular_edema"
@@ -397,7 +399,7 @@ def test_the_guides_name_every_reason_and_every_field(built: BuiltBundle, image:
 
     operator = (ROOT / "docs" / "operator.md").read_text(encoding="utf-8")
     reasons = [word for _, word in eye_pipeline._REASONS]
-    reasons += [eye_pipeline.LOW_GRADABILITY, screener.SAME_IMAGE]
+    reasons += [eye_pipeline.LOW_GRADABILITY, eye_pipeline.DOUBTFUL, screener.SAME_IMAGE]
     reasons += ["dark", "overexposed", "blur", "off-centre", "small field"]
     for reason in [*reasons, "not a colour fundus photograph"]:
         assert reason in operator
@@ -408,3 +410,17 @@ def test_the_guides_name_every_reason_and_every_field(built: BuiltBundle, image:
         assert f"`{name}" in vendor or f".{name}" in vendor, name
     for name in [*value["bundle"], *value["engine"]]:
         assert f"`{name}`" in vendor, name
+
+
+def test_an_unproven_int8_model_is_refused_unless_told_aloud(tmp_path: Path, image: Path) -> None:
+    unproven = build_bundle(tmp_path / "b" / "bundle", gate_status="not_shown")
+    result = run("screen", unproven.folder, image)
+    assert result.exit_code == GateRefusedError.exit_code == 8
+    assert "--allow-unproven-int8" in result.stderr
+    assert result.stdout == ""
+    (value,) = lines(run("screen", unproven.folder, image, "--json", "--allow-unproven-int8"))
+    assert value["engine"]["int8_gate"] == "not_shown"
+    assert any("not_shown" in warning for warning in value["warnings"])
+    text = run("inspect", unproven.folder).stdout
+    assert "gate NOT SHOWN" in text
+    assert "about 900 patients a class needed" in text

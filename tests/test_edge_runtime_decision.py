@@ -18,6 +18,7 @@ from edge_runtime.decision import (
     sigmoid,
 )
 from edge_runtime.errors import EngineError
+from edge_runtime.result import LabelResult
 
 
 @given(st.floats(-700, 700))
@@ -76,6 +77,65 @@ def test_eye_disposition_over_every_combination(
             assert actual is Decision.REFER
         else:
             assert actual is Decision.NO_REFER
+
+
+@pytest.mark.parametrize("num_labels", [0, 1, 2, 3])
+@pytest.mark.parametrize("quality_passed", [True, False])
+@pytest.mark.parametrize("p_gradable", [None, math.nan, 0.39, 0.4])
+def test_eye_disposition_over_every_combination_of_three_answers(
+    num_labels: int, quality_passed: bool, p_gradable: float | None
+) -> None:
+    """Negative, doubtful, positive: only an eye that is gradable and wholly negative is clear."""
+    for answers in itertools.product(["negative", "doubtful", "positive"], repeat=num_labels):
+        actual = eye_disposition(
+            quality_passed=quality_passed,
+            gradable_probability=p_gradable,
+            gradable_threshold=0.4,
+            labels_positive=[answer == "positive" for answer in answers],
+            labels_doubtful=[answer == "doubtful" for answer in answers],
+        )
+        judged = quality_passed and p_gradable == 0.4 and num_labels > 0
+        if judged and "positive" in answers:
+            assert actual is Decision.REFER
+        elif judged and set(answers) == {"negative"}:
+            assert actual is Decision.NO_REFER
+        else:
+            assert actual is Decision.UNGRADABLE
+
+
+@pytest.mark.parametrize(
+    ("value", "decision"),
+    [
+        (0.0, "negative"),
+        (0.1999999, "negative"),
+        (0.2, "doubtful"),
+        (0.4999999, "doubtful"),
+        (0.5, "positive"),
+        (1.0, "positive"),
+    ],
+)
+def test_the_band_holds_its_lower_end_and_not_the_threshold(value: float, decision: str) -> None:
+    label = LabelResult(name="x", probability=value, threshold=0.5, doubtful_from=0.2)
+    assert (label.decision, label.to_dict()["decision"]) == (decision, decision)
+    assert (label.is_positive, label.is_doubtful) == (
+        decision == "positive",
+        decision == "doubtful",
+    )
+    without = LabelResult(name="x", probability=value, threshold=0.5)
+    assert without.decision == ("positive" if decision == "positive" else "negative")
+    empty = LabelResult(name="x", probability=value, threshold=0.5, doubtful_from=0.5)
+    assert empty.decision == without.decision
+
+
+@given(st.floats(-30, 30), st.floats(0, 1), st.floats(0, 1))
+def test_a_band_only_ever_takes_away_negatives(logit: float, first: float, second: float) -> None:
+    low, threshold = sorted((first, second))
+    plain = decide_label("x", logit, temperature=1.0, threshold=threshold)
+    banded = decide_label("x", logit, temperature=1.0, threshold=threshold, doubtful_from=low)
+    assert banded.is_positive == plain.is_positive
+    assert banded.decision == plain.decision or (
+        (plain.decision, banded.decision) == ("negative", "doubtful")
+    )
 
 
 def test_an_ungradable_eye_stays_ungradable_although_the_model_is_positive() -> None:

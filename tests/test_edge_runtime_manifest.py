@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_runtime.errors import BundleFormatError, ConfigError
-from edge_runtime.manifest import LabelSpec, Manifest, OperatingPoint
+from edge_runtime.manifest import HeldOut, LabelSpec, Manifest, OperatingPoint
 from edge_runtime.strict_json import (
     canonical_json,
     canonical_sha256,
@@ -24,6 +24,14 @@ _INTERVALS = st.tuples(_SHARES, _SHARES).map(lambda pair: tuple(sorted(pair)))
 _TEXTS = st.text("abcXYZ é≥%>=.-", min_size=1, max_size=40).map(str.strip).filter(bool)
 _NAMES = st.from_regex(r"[A-Za-z][A-Za-z0-9_]{0,20}", fullmatch=True)
 _COUNTS = st.integers(1, 10**9)
+_HELD_OUT = st.builds(
+    HeldOut,
+    num_folds=st.integers(2, 20),
+    sensitivity=_SHARES,
+    sensitivity_interval=_INTERVALS,
+    specificity=_SHARES,
+    specificity_interval=_INTERVALS,
+)
 _POINTS = st.builds(
     OperatingPoint,
     threshold=_SHARES,
@@ -35,6 +43,7 @@ _POINTS = st.builds(
     num_positive=_COUNTS,
     num_negative=_COUNTS,
     split=_TEXTS,
+    held_out=_HELD_OUT,
 )
 _OUTPUTS = st.builds(
     LabelSpec,
@@ -204,7 +213,13 @@ _POINT = ("labels", 0, "operating_point")
         (("int8", "fingerprint"), "0" * 63 + "G"),
         (("int8", "num_images"), 0),
         (("int8", "float_nodes"), ["a", "a"]),
-        (("int8", "gate", "passed"), False),
+        (("int8", "gate", "status"), "refused"),
+        (("int8", "gate", "reasons"), ["passed, but"]),
+        (("gradability", "abstention"), {"low": 0.1, "risk": 0.1, "num_patients": 40}),
+        (("labels", 0, "abstention"), {"low": 0.6, "risk": 0.1, "num_patients": 40}),
+        (("labels", 0, "abstention"), {"low": 0.1, "risk": 0.1, "num_patients": 8}),
+        (("labels", 0, "abstention"), {"low": 0.1, "risk": 0.0, "num_patients": 40}),
+        (("labels", 0, "operating_point", "held_out", "num_folds"), 1),
         (("int8", "gate", "labels"), []),
         (("int8", "gate", "labels", 0, "drop_interval"), [0.1, 0.0]),
         (("int8", "gate", "labels", 0, "auroc_int8"), 1.2),
@@ -214,7 +229,7 @@ _POINT = ("labels", 0, "operating_point")
         (("intended_use",), "x" * 201),
         (("preprocessing_sha256",), "0" * 64),
         (("preprocessing", "size_px"), 64),
-        (("schema_version",), 2),
+        (("schema_version",), 1),
         (("schema_version",), 1.0),
         (("labels",), []),
         (("quality_limits",), {}),

@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+from scipy.stats import beta, binom
 from sklearn import metrics as sklearn_metrics
 
 from edge_runtime import metrics
@@ -13,10 +14,13 @@ from edge_runtime.metrics import (
     Interval,
     auroc,
     brier,
+    clopper_pearson_interval,
     cluster_bootstrap,
     confusion_counts,
     expected_calibration_error,
+    mean,
     paired_cluster_bootstrap,
+    reliability_bins,
     roc_curve,
     sensitivity_specificity,
     wilson_interval,
@@ -203,6 +207,18 @@ def test_cluster_bootstrap_fast_path_equals_general_path():
     assert fast.high == pytest.approx(general.high, abs=1e-12)
 
 
+def test_the_mean_takes_a_path_that_equals_the_general_one():
+    patients, labels, scores = eyes()
+    for values in (labels == 1, scores):
+        fast = cluster_bootstrap(mean, patients, values, num_draws=200, seed=4)
+        slow = cluster_bootstrap(
+            lambda some: float(np.mean(some)), patients, values, num_draws=200, seed=4
+        )
+        assert (fast.value, fast.low, fast.high) == pytest.approx((slow.value, slow.low, slow.high))
+    with pytest.raises(ValueError, match="one or more"):
+        mean([])
+
+
 def test_cluster_bootstrap_widens_for_patients_and_keeps_names():
     patients, labels, scores = eyes(num_patients=150)
     by_patient = cluster_bootstrap(auroc, patients, labels, scores, num_draws=400)
@@ -285,3 +301,60 @@ def test_two_thousand_draws_over_two_thousand_eyes_are_quick():
 def test_public_names_are_sorted():
     assert metrics.__all__ == sorted(metrics.__all__)
     assert all(hasattr(metrics, name) for name in metrics.__all__)
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    [
+        # Newcombe 1998, Statistics in Medicine 17:857, table I: the four examples of its text.
+        (81, 263, 0.2527, 0.3676),
+        (15, 148, 0.0578, 0.1617),
+        (0, 20, 0.0, 0.1684),
+        (1, 29, 0.0009, 0.1776),
+    ],
+)
+def test_clopper_pearson_published_values(successes, n, low, high):
+    interval = clopper_pearson_interval(successes, n)
+    assert interval.low == pytest.approx(low, abs=5e-5)
+    assert interval.high == pytest.approx(high, abs=5e-5)
+
+
+@pytest.mark.parametrize("level", [0.8, 0.95, 0.99])
+@pytest.mark.parametrize(("successes", "n"), [(0, 1), (1, 1), (3, 7), (40, 40), (499, 2000)])
+def test_clopper_pearson_equals_the_beta_quantiles(successes, n, level):
+    tail = (1 - level) / 2
+    interval = clopper_pearson_interval(successes, n, level)
+    low = 0.0 if successes == 0 else beta.ppf(tail, successes, n - successes + 1)
+    high = 1.0 if successes == n else beta.ppf(1 - tail, successes + 1, n - successes)
+    assert (interval.low, interval.high) == pytest.approx((low, high), abs=1e-12)
+    with pytest.raises(ValueError, match="no proportion"):
+        clopper_pearson_interval(n + 1, n)
+
+
+@pytest.mark.parametrize("n", [5, 30, 119])
+def test_coverage_of_both_intervals_by_summing_every_outcome(n):
+    counts = np.arange(n + 1)
+    exact = [clopper_pearson_interval(int(k), n) for k in counts]
+    wilson = [wilson_interval(int(k), n) for k in counts]
+    shares = np.linspace(0.02, 0.98, 49)
+
+    def coverage(intervals):
+        held = np.array([[i.low <= p <= i.high for i in intervals] for p in shares])
+        return (held * binom.pmf(counts, n, shares[:, None])).sum(axis=1)
+
+    assert coverage(exact).min() >= 0.95 - 1e-12
+    # Wilson's covers 95 % on average, not at every share.
+    assert coverage(wilson).mean() == pytest.approx(0.95, abs=0.01)
+    assert coverage(wilson).mean() < coverage(exact).mean()
+
+
+def test_reliability_bins_hold_every_eye_once_and_give_the_calibration_error():
+    _, labels, scores = eyes(levels=40)
+    values = np.clip(scores / 2 + 0.3, 0, 1)
+    bins = reliability_bins(labels, values)
+    assert sum(one.num_eyes for one in bins) == labels.size
+    said = sum(one.num_eyes * one.mean_probability for one in bins)
+    assert said == pytest.approx(values.sum())
+    gaps = [one.num_eyes * abs(one.observed_rate - one.mean_probability) for one in bins]
+    expected = expected_calibration_error(labels, values)
+    assert sum(gaps) / labels.size == pytest.approx(expected)

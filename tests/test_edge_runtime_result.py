@@ -66,7 +66,7 @@ def result(disposition: Decision, *eyes: EyeResult) -> ScreeningResult:
         disposition=disposition,
         eyes=eyes,
         bundle=BundleIdentity(name="tiny", version="1", sha256="a" * 64, key_id="k"),
-        engine=EngineIdentity(name="onnxruntime", precision="int8"),
+        engine=EngineIdentity(name="onnxruntime", precision="int8", int8_gate="passed"),
         warnings=("w",),
     )
 
@@ -83,6 +83,19 @@ def test_label_refuses_what_is_no_probability(value: float) -> None:
         LabelResult(name="x", probability=value, threshold=0.5)
     with pytest.raises(ValueError, match="not within"):
         LabelResult(name="x", probability=0.5, threshold=value)
+
+
+@pytest.mark.parametrize("low", [math.nan, -0.1, 0.51])
+def test_a_band_lies_below_its_threshold(low: float) -> None:
+    with pytest.raises(ValueError, match="band of 'x'"):
+        LabelResult(name="x", probability=0.1, threshold=0.5, doubtful_from=low)
+
+
+def test_no_refer_cannot_be_constructed_with_a_doubtful_label() -> None:
+    doubtful = LabelResult(name="x", probability=0.3, threshold=0.5, doubtful_from=0.2)
+    with pytest.raises(ValueError, match="doubtful label"):
+        eye(labels=(NEGATIVE, doubtful))
+    assert eye(disposition=Decision.REFER, labels=(doubtful, POSITIVE)).any_positive
 
 
 def test_quality_flag_and_reasons_must_agree() -> None:
@@ -147,7 +160,7 @@ def test_json_is_one_strict_line_with_the_documented_keys() -> None:
         "warnings",
         "notice",
     ]
-    assert value["schema_version"] == 1
+    assert value["schema_version"] == 2
     assert value["notice"] == NOTICE
     assert value["bundle"] == {"name": "tiny", "version": "1", "sha256": "a" * 64, "key_id": "k"}
     first, second = value["eyes"]

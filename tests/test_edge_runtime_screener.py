@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -22,13 +23,14 @@ from edge_runtime.errors import (
     BundleSignatureError,
     ConfigError,
     EngineError,
+    GateRefusedError,
 )
 from edge_runtime.examination import Examination, EyeImage
-from edge_runtime.eye_pipeline import LOW_GRADABILITY
-from edge_runtime.manifest import SYNTHETIC_WARNING
+from edge_runtime.eye_pipeline import DOUBTFUL, LOW_GRADABILITY
+from edge_runtime.manifest import SYNTHETIC_WARNING, AbstentionBand
 from edge_runtime.preprocess import load_for_model
 from edge_runtime.result import Decision, ScreeningResult
-from edge_runtime.screener import FP32_WARNING, SAME_IMAGE, Screener
+from edge_runtime.screener import FP32_WARNING, SAME_IMAGE, UNPROVEN_WARNING, Screener
 
 GOOD = fundus_png()
 OTHER = fundus_png(seed=1)
@@ -127,6 +129,66 @@ def test_logits_decide(bundle: Bundle, logits: tuple[float, float], decision: De
     result = Screener(bundle, FakeEngine(logits)).screen(GOOD)
     assert result.disposition is decision
     assert result.eyes[0].quality.gradable
+
+
+def _with_band(bundle: Bundle, low: float) -> Bundle:
+    """The bundle with an abstention band on its first label."""
+    first, second = bundle.manifest.labels
+    band = AbstentionBand(low=low, risk=0.1, num_patients=40)
+    labels = (replace(first, abstention=band), second)
+    return replace(bundle, manifest=replace(bundle.manifest, labels=labels))
+
+
+@pytest.mark.parametrize(
+    ("logits", "decision", "reasons"),
+    [
+        ((-3.0, -3.0), Decision.NO_REFER, ()),
+        ((-0.5, -3.0), Decision.UNGRADABLE, (DOUBTFUL,)),
+        ((-0.5, 3.0), Decision.REFER, ()),
+        ((3.0, -3.0), Decision.REFER, ()),
+        ((-3.0, -0.5), Decision.NO_REFER, ()),
+    ],
+)
+def test_a_doubtful_label_is_ungradable_unless_another_is_positive(
+    bundle: Bundle, logits: tuple[float, float], decision: Decision, reasons: tuple[str, ...]
+) -> None:
+    result = Screener(_with_band(bundle, 0.2), FakeEngine(logits)).screen(GOOD)
+    (eye,) = result.eyes
+    assert result.disposition is decision
+    assert eye.quality.reasons == reasons
+    assert len(eye.labels) == 2
+    assert json.loads(result.to_json())["eyes"][0]["labels"][0]["doubtful_from"] == 0.2
+
+
+@pytest.mark.parametrize("status", ["not_shown", "failed"])
+def test_int8_that_has_not_passed_its_gate_is_taken_only_on_demand(
+    tmp_path: Path, status: str
+) -> None:
+    unproven = build_bundle(tmp_path / "bundle", gradability_threshold=0.1, gate_status=status)
+    where = {"trusted_keys": unproven.trusted_keys}
+    with pytest.raises(
+        GateRefusedError, match=rf"\({status} on 700.*--allow-unproven-int8"
+    ) as told:
+        Screener.open(unproven.folder, **where)
+    assert told.value.exit_code == 8
+    with pytest.raises(GateRefusedError):
+        Screener(read_bundle(unproven.folder, **where), FakeEngine())
+    warning = UNPROVEN_WARNING.format(status=status)
+    with Screener.open(unproven.folder, **where, allow_unproven_int8=True) as screener:
+        for result in (screener.screen(GOOD), screener.screen(b"")):
+            assert warning in result.warnings
+            assert json.loads(result.to_json())["engine"]["int8_gate"] == status
+    with Screener.open(unproven.folder, **where, precision="fp32") as screener:
+        result = screener.screen(GOOD)
+        assert warning not in result.warnings
+        assert (result.engine.precision, result.engine.int8_gate) == ("fp32", status)
+
+
+def test_a_passed_gate_is_recorded_and_warns_of_nothing(bundle: Bundle) -> None:
+    for allowed in (False, True):
+        result = Screener(bundle, FakeEngine(), allow_unproven_int8=allowed).screen(GOOD)
+        assert result.engine.int8_gate == "passed"
+        assert result.warnings == ()
 
 
 def test_low_gradability_is_ungradable_although_a_label_is_positive(bundle: Bundle) -> None:

@@ -9,17 +9,18 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from gate_factory import gate_report
 
 from calibration.config import CalibrationConfig
 from calibration.gate import GateLimits
 from distill.stage import distill_checkpoint
 from distill.student import StudentConfig
 from distill.teaching import DistillConfig
-from edge_runtime.errors import ConfigError
+from edge_runtime.errors import ConfigError, GateRefusedError
 from edge_runtime.verify import verify_bundle
 from export.demo import chain
 from export.demo.arms import train_arms
-from export.demo.chain import DemoRun, prepare_folder
+from export.demo.chain import DemoRun, prepare_folder, require_usable
 from export.demo.cli import demo as demo_command
 from export.demo.model import ARMS, DemoReport
 from export.demo.presets import DemoPreset, preset
@@ -106,11 +107,23 @@ def test_bad_arguments_end_before_anything_is_deleted(tmp_path: Path, arguments:
     assert content(tmp_path) == before
 
 
+@pytest.mark.parametrize("status", ["passed", "not_shown"])
+def test_a_gate_that_did_not_fail_lets_the_demo_end_well(tmp_path: Path, status: str) -> None:
+    require_usable(gate_report(("glaucoma",), status), tmp_path / "report.html")
+
+
+def test_a_failed_gate_ends_the_demo_after_its_report(tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    with pytest.raises(GateRefusedError, match=r"report\.html shows what INT8 cost") as told:
+        require_usable(gate_report(("glaucoma",), "failed"), page)
+    assert told.value.exit_code == 8
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, DemoReport, list[str]]:
     """The whole chain. Ten steps teach nothing, so the gate is told to let INT8 lose much."""
     out, said = tmp_path_factory.mktemp("demo") / "out", []
-    wide = GateLimits(max_auroc_drop=1.0, max_sensitivity_drop=1.0)
+    wide = GateLimits(max_auroc_drop=1.0, max_sensitivity_drop=1.0, max_specificity_drop=1.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chain, "CalibrationConfig", partial(CalibrationConfig, limits=wide))
         prepare_folder(out, SIZE, 0)

@@ -82,9 +82,9 @@ def test_operating_points_are_those_of_int8_on_gradable_eyes_with_a_label(
     assert edema.test.specificity == pytest.approx(3 / 4)
     assert glaucoma.test.sensitivity == pytest.approx(3 / 4)  # eyes 1, 3, 5, 7: all but 5
     assert glaucoma.test.specificity == pytest.approx(3 / 4)  # eyes 0, 2, 4, 6: all but 0
-    # What was reached on `val` is repeated from the manifest.
-    assert (edema.val.sensitivity, edema.val.sensitivity_interval) == (0.9, (0.8, 0.95))
-    assert (edema.val.specificity, edema.val.specificity_interval) == (0.85, (0.8, 0.9))
+    # What is reached on `val` held out is repeated from the manifest.
+    assert (edema.val.sensitivity, edema.val.sensitivity_interval) == (0.88, (0.76, 0.94))
+    assert (edema.val.specificity, edema.val.specificity_interval) == (0.84, (0.79, 0.89))
 
 
 def test_intervals_are_never_narrower_than_wilsons(bundle: Bundle, eyes: SplitArrays) -> None:

@@ -22,6 +22,7 @@ from demo_report_factory import (
     make_screening,
     make_targets,
 )
+from gate_factory import gate_report
 
 from edge_runtime.errors import ConfigError
 from export.demo.cards import screened_gallery
@@ -260,11 +261,16 @@ def test_no_refer_of_an_unreadable_file_is_shown_as_not_met(no_pictures: ReportP
     assert "not met" in _row_of(text, "damaged or unreadable files")
 
 
-def test_refused_gate_is_shown_as_refused(no_pictures: ReportPictures) -> None:
-    gate = replace(make_report().gate, passed=False)
+@pytest.mark.parametrize("status", ["not_shown", "failed"])
+def test_a_gate_that_did_not_pass_is_never_shown_as_passed(
+    no_pictures: ReportPictures, status: str
+) -> None:
+    gate = gate_report([row.name for row in make_report().gate.labels], status)
     text = render_page(make_report(gate=gate), no_pictures)
-    assert "✗</i>refused" in text
+    assert f"✗</i>{status.replace('_', ' ')}" in text
     assert "✓</i>passed" not in text
+    assert "told aloud" in text
+    assert ("900 patients" in text) == (status == "not_shown")
 
 
 def _set(value: dict[str, Any], path: str, number: Any) -> None:

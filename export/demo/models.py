@@ -13,7 +13,7 @@ from calibration.run_models import score_models
 from edge_runtime.bench import run_bench
 from edge_runtime.bundle import Bundle
 from edge_runtime.decision import probability
-from edge_runtime.manifest import OperatingPoint
+from edge_runtime.manifest import HeldOut
 from edge_runtime.metrics import Interval, cluster_bootstrap, roc_curve, wilson_interval
 from export.demo.charts import RocCurve
 from export.demo.model import (
@@ -133,7 +133,7 @@ def roc_curves(scores: TestScores, test: SplitArrays) -> tuple[RocCurve, ...]:
 def operating_point_rows(
     bundle: Bundle, scores: TestScores, test: SplitArrays
 ) -> tuple[OperatingPointRow, ...]:
-    """The shipped thresholds: what they reached on `val`, where they were set, and on `test`."""
+    """The shipped thresholds: what they reach on `val` held out, and on `test`."""
     gradable = test.label(GRADABLE) != 0
     logits = scores.logits[INT8]
     rows = []
@@ -150,7 +150,7 @@ def operating_point_rows(
                 label=spec.name,
                 threshold=point.threshold,
                 target=point.target,
-                val=_from_manifest(point),
+                val=_held_out(point.held_out),
                 test=_on_test(
                     test.label(spec.name)[known],
                     probabilities,
@@ -162,7 +162,7 @@ def operating_point_rows(
     return tuple(rows)
 
 
-def _from_manifest(point: OperatingPoint) -> SplitPerformance:
+def _held_out(point: HeldOut) -> SplitPerformance:
     return SplitPerformance(
         sensitivity=point.sensitivity,
         sensitivity_interval=point.sensitivity_interval,

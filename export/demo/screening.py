@@ -74,7 +74,7 @@ def screen_camera_set(folder: Path, bundle_dir: Path, *, trusted_keys: Path) -> 
     eyes: list[ScreenedEye] = []
     results: list[ScreeningResult] = []
     agreement: dict[str, Counter[str]] = {}
-    with Screener.open(bundle_dir, trusted_keys=trusted_keys) as screener:
+    with Screener.open(bundle_dir, trusted_keys=trusted_keys, allow_unproven_int8=True) as screener:
         for patient, pictures in patients.items():
             images = tuple(EyeImage(eye=one.eye, source=one.data) for one in pictures)
             result = screener.screen(
@@ -131,7 +131,7 @@ def _screen_damaged(pictures: list[bytes], bundle_dir: Path, trusted_keys: Path)
     """Damage every picture in every way and screen it where 'no refer' comes easiest."""
     bundle = permissive(read_bundle(bundle_dir, trusted_keys=trusted_keys))
     damaged = [bad for good in pictures for bad in damaged_files(good).values()]
-    with Screener(bundle, open_engine(bundle)) as screener:
+    with Screener(bundle, open_engine(bundle), allow_unproven_int8=True) as screener:
         answers = [screener.screen(data).disposition for data in damaged]
         control = [screener.screen(data).disposition for data in pictures]
     return UnreadableFiles(
@@ -151,7 +151,8 @@ def permissive(bundle: Bundle) -> Bundle:
 
     def at(spec: LabelSpec, threshold: float) -> LabelSpec:
         assert spec.operating_point is not None
-        return replace(spec, operating_point=replace(spec.operating_point, threshold=threshold))
+        point = replace(spec.operating_point, threshold=threshold)
+        return replace(spec, operating_point=point, abstention=None)
 
     manifest = bundle.manifest
     labels = tuple(at(spec, 1.0) for spec in manifest.labels)

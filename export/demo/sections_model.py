@@ -174,6 +174,16 @@ def _latency_cell(model: ModelRow, key: str) -> str:
     return f"{getattr(model.latency_ms, key):.2f} ms"
 
 
+_GATE_NOTES = {
+    "passed": "INT8 was shown to be no worse.",
+    "not_shown": "These {num} patients are too few to show it: about {needed} patients of each "
+    "class are needed. The camera refuses this INT8 model unless it is told aloud to take it; "
+    "the demo does so, and every screening result records it.",
+    "failed": "INT8 lost more than a limit. The camera refuses this INT8 model unless it is told "
+    "aloud to take it; the demo does so to show what it says, and ends with exit code 8.",
+}
+
+
 def _gate_table(report: DemoReport) -> Markup:
     gate = report.gate
     rows = [
@@ -182,19 +192,22 @@ def _gate_table(report: DemoReport) -> Markup:
             f"{label.auroc_fp32:.3f}",
             f"{label.auroc_int8:.3f}",
             value_with_interval(label.drop, label.drop_interval, decimals=4),
-            percent(label.sensitivity_fp32),
-            percent(label.sensitivity_int8),
+            value_with_interval(label.sensitivity.drop, label.sensitivity.drop_interval),
+            value_with_interval(label.specificity.drop, label.specificity.drop_interval),
+            label.status.replace("_", " "),
         )
         for label in gate.labels
     ]
-    head = ("label", "AUROC FP32", "AUROC INT8", "drop", "sensitivity FP32", "sensitivity INT8")
+    head = ("label", "AUROC FP32", "AUROC INT8", "AUROC drop", "sensitivity drop",
+            "specificity drop", "")  # fmt: skip
     caption = (
         f"INT8 gate on {gate.num_images:,} pictures of split {gate.split}: ",
-        mark_verdict(gate.passed, ("passed", "refused")),
+        mark_verdict(gate.passed, ("passed", gate.status.replace("_", " "))),
     )
     note = (
-        f"Mean AUROC drop {gate.mean_auroc_drop:+.4f}, limit {gate.limit_auroc_drop:g}; limit of "
-        f"the sensitivity drop {gate.limit_sensitivity_drop:g}; decisions that flipped: "
-        f"{gate.decision_flips}."
-    )
+        f"To pass, every interval of a disease must end below its limit: AUROC "
+        f"{gate.limit_auroc_drop:g}, sensitivity {gate.limit_sensitivity_drop:g}, specificity "
+        f"{gate.limit_specificity_drop:g}. Mean AUROC drop {gate.mean_auroc_drop:+.4f}; "
+        f"{gate.decision_flips} of {gate.num_decisions} decisions flipped. "
+    ) + _GATE_NOTES[gate.status].format(needed=gate.num_patients_needed, num=gate.num_patients)
     return data_table(element("span", *caption), head, rows, note=note)

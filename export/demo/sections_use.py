@@ -28,8 +28,9 @@ _DISPOSITIONS = ("refer", "no_refer", "ungradable")
 def operating_point_section(report: DemoReport) -> Markup:
     """Return thresholds, what they reached on val, and what they hold on test."""
     lead = (
-        "Thresholds were fixed on the val patients. What counts is what they hold on the test "
-        "patients, whom nothing had touched."
+        "Thresholds were fixed on the val patients; the val columns judge each of these by a "
+        "threshold chosen on the others. What counts is what they hold on the test patients, whom "
+        "nothing had touched."
     )
     rows = [_operating_point_row(row) for row in report.operating_points]
     head = ("label", "chosen for", "threshold", "sensitivity val", "sensitivity test",
