@@ -164,9 +164,9 @@ def _check_shared_scales(graph: LintGraph) -> Iterator[Finding]:
         inputs = list(node.input) if is_concat else list(node.input[:1])
         scales = [_scale_of(graph, name) for name in inputs]
         written = _quantizer_scale(graph, node.output[0])
-        if is_concat and written is not None and None in scales:
+        if is_concat and None in scales and set(scales) != {None}:
             yield Finding(
-                rule="P6", node=node.name, message="an input of a quantised Concat is float"
+                rule="P6", node=node.name, message="some inputs of the Concat have pairs, some none"
             )
         ends = [*scales, written] if all(scale is not None for scale in scales) else scales
         if len({scale for scale in ends if scale is not None}) > 1:

@@ -162,8 +162,9 @@ class _Layout:
             elif node.op_type in WEIGHTED_OPS and node.name not in {c.name for c in self.convs}:
                 chosen |= self._head_input(node)
         for node in reversed(self.graph.node):
-            if node.op_type == "Concat" and node.output[0] in chosen:
-                chosen |= set(node.input) if node.name not in self.excluded else set()
+            if node.op_type == "Concat" and node.name not in self.excluded:
+                inside = node.output[0] in chosen or all(self._from_int8(n) for n in node.input)
+                chosen |= {*node.input, *node.output} if inside else set()
         return chosen - set(self.values)
 
     def _is_int8_add(self, node: onnx.NodeProto) -> bool:
@@ -188,6 +189,8 @@ class _Layout:
                 return any(self._from_int8(n) for n in node.input)
             if node.op_type not in _KEEP_VALUES:
                 return False
+            if node.op_type == "Concat":
+                return all(self._from_int8(n) for n in node.input)
             name = node.input[0]
         return True
 
