@@ -9,6 +9,7 @@ import click
 
 from edge_runtime import __version__
 from edge_runtime.command_group import CommandGroup
+from edge_runtime.engine_cli import engine
 
 __all__ = ["main"]
 
@@ -54,6 +55,9 @@ def main() -> None:
     """Screen retinal photographs: refer, no refer, or ungradable."""
     # Before NumPy is imported, and only for this process: halves the CPU time of a start.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+main.add_command(engine)
 
 
 @main.command(

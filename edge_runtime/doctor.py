@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_runtime import __version__
+from edge_runtime.engines.trt_survey import TrtSurvey, survey_tensorrt
 from edge_runtime.opencv_floor import opencv_problem
 from edge_runtime.result import NOTICE
 
@@ -35,7 +36,8 @@ class DoctorReport:
         engine_reason: Why that one.
         decoder_problem: Why `Screener.open` would refuse this OpenCV, None when it would not.
         providers: Execution providers of the installed onnxruntime.
-        optional: Whether packages of engines not built yet can be imported.
+        optional: Whether optional packages can be imported.
+        tensorrt: Which TensorRT is here, and which file and typing each precision would get.
         problems: What must be put right, each with its remedy.
     """
 
@@ -48,6 +50,7 @@ class DoctorReport:
     cpu_features: tuple[str, ...]
     providers: tuple[str, ...]
     optional: dict[str, bool]
+    tensorrt: TrtSurvey
     engine: str | None
     engine_reason: str
     decoder_problem: str | None
@@ -75,6 +78,7 @@ def diagnose(*, find_version: Callable[[str], str | None] | None = None) -> Doct
     providers, import_error = _providers()
     runs = "CPUExecutionProvider" in providers
     decoder_problem = opencv_problem()
+    survey = survey_tensorrt()
     return DoctorReport(
         version=__version__,
         python=platform.python_version(),
@@ -85,8 +89,9 @@ def diagnose(*, find_version: Callable[[str], str | None] | None = None) -> Doct
         cpu_features=cpu_features(_read_text(Path("/proc/cpuinfo"))),
         providers=providers,
         optional={name: find_spec(name) is not None for name in ("tensorrt", "pycuda")},
+        tensorrt=survey,
         engine="onnxruntime" if runs else None,
-        engine_reason=_engine_reason(runs, import_error),
+        engine_reason=_engine_reason(runs, import_error, survey),
         decoder_problem=decoder_problem,
         problems=_problems(packages, distributions, import_error, decoder_problem),
     )
@@ -107,15 +112,15 @@ def _providers() -> tuple[tuple[str, ...], str | None]:
     return tuple(onnxruntime.get_available_providers()), None
 
 
-def _engine_reason(runs: bool, import_error: str | None) -> str:
+def _engine_reason(runs: bool, import_error: str | None, survey: TrtSurvey) -> str:
     if import_error is not None:
         return f"onnxruntime cannot be imported: {import_error}"
     if not runs:
         return "the installed onnxruntime has no CPUExecutionProvider"
-    return (
-        "onnxruntime on the CPU: the only engine of this version (TensorRT is designed but not "
-        "built yet; other execution providers are not used)"
-    )
+    why = "TensorRT is here and runs when it is asked for by name"
+    if survey.problem is not None:
+        why = f"TensorRT cannot run here: {survey.problem}"
+    return f"onnxruntime on the CPU, without other execution providers; {why}"
 
 
 def _problems(

@@ -8,6 +8,7 @@ from pathlib import Path
 from edge_runtime.bench import TENSORRT_ROW, TIMED_REGION, BenchReport
 from edge_runtime.bundle import Bundle
 from edge_runtime.doctor import DoctorReport
+from edge_runtime.engines.trt_survey import TrtSurvey
 from edge_runtime.eye_pipeline import DOUBTFUL
 from edge_runtime.manifest import SYNTHETIC_WARNING, LabelSpec
 from edge_runtime.result import NOTICE, Decision, EyeResult, ScreeningResult
@@ -182,9 +183,25 @@ def doctor_text(report: DoctorReport) -> str:
         f"providers  {', '.join(report.providers) or 'none'}",
         f"optional   {optional}",
         f"engine     {report.engine or 'NONE'}: {report.engine_reason}",
+        *_tensorrt_lines(report.tensorrt),
         *(f"PROBLEM    {problem}" for problem in report.problems),
     ]
     return "\n".join([*(printable(line) for line in lines), NOTICE])
+
+
+def _tensorrt_lines(survey: TrtSurvey) -> Iterator[str]:
+    """Which engine each precision would get; nothing where there is no TensorRT."""
+    if survey.version is None:
+        return
+    device = survey.device
+    where = "no GPU" if device is None else f"{device.name}, {device.compute_capability}"
+    yield f"TensorRT   {survey.version} ({where})"
+    for one in survey.choices:
+        if one.refused is not None:
+            yield f"  {one.precision:<8} none: {one.refused}"
+        else:
+            files = ", else ".join(one.files)
+            yield f"  {one.precision:<8} {files}, {one.typing}ly typed"
 
 
 def printable(text: str) -> str:

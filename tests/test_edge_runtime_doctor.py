@@ -6,6 +6,8 @@ import json
 import sys
 
 import pytest
+from fake_tensorrt.fake import FakeTensorRT
+from trt_factory import ORIN
 
 from edge_runtime.doctor import cpu_features, diagnose
 from edge_runtime.report_text import doctor_text
@@ -25,7 +27,8 @@ def test_a_healthy_machine_has_no_problem() -> None:
     assert report.problems == ()
     assert report.can_screen
     assert report.engine == "onnxruntime"
-    assert "TensorRT is designed but not" in report.engine_reason
+    assert "TensorRT cannot run here: TensorRT cannot be imported" in report.engine_reason
+    assert report.tensorrt.version is None
     assert "CPUExecutionProvider" in report.providers
     assert json.loads(json.dumps(report.to_dict()))["can_screen"] is True
     assert "PROBLEM" not in doctor_text(report)
@@ -44,6 +47,30 @@ def test_problems_are_named_with_a_remedy(changes: dict[str, str | None], proble
     assert len(report.problems) == 1
     assert problem in report.problems[0]
     assert "PROBLEM" in doctor_text(report)
+
+
+@pytest.mark.parametrize(
+    ("version", "lines"),
+    [
+        ("10.3.0", ("int8     model.int8.onnx, weakly typed",)),
+        (
+            "11.4.0.106",
+            ("model.int8.onnx, strongly typed", "fp16     none: TensorRT 11 has no FP16"),
+        ),
+    ],
+)
+def test_tensorrt_is_described_by_version_typing_and_file(
+    version: str, lines: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_runtime.engines.trt_survey.read_device", lambda: ORIN)
+    with FakeTensorRT(version).installed():
+        report = diagnose(find_version=GOOD.get)
+    text = doctor_text(report)
+    assert f"TensorRT   {version} (Orin, 8.7)" in text
+    for line in lines:
+        assert line in text
+    assert "TensorRT is here and runs when it is asked for" in report.engine_reason
+    assert json.loads(json.dumps(report.to_dict()))["tensorrt"]["version"] == version
 
 
 @pytest.mark.parametrize("version", ["4.10.0", "4.8.0-dev", "unknown"])

@@ -17,7 +17,15 @@ from edge_runtime.metrics import Interval
 from train.engine.loop import PretrainLoop
 from train.routes import route_table
 from train.study import cells as cells_module
-from train.study.arms import ABLATIONS, ARMS, REFERENCE, UNTRAINED, ablation_config, arm_config
+from train.study.arms import (
+    ABLATIONS,
+    ARMS,
+    REFERENCE,
+    UNTRAINED,
+    ControlSettings,
+    ablation_config,
+    arm_config,
+)
 from train.study.cells import Cell, CellRecord, finish_cell, read_cell
 from train.study.cli import study
 from train.study.plan import study_cells
@@ -31,6 +39,7 @@ from train.tasks.run_files import load_run, save_run
 from train.tasks.weighted_metrics import ScoredEyes
 
 BASE = tiny_config(num_steps=4, routes=route_table("oct_first"))
+CONTROL = ControlSettings(batch_size=12, learning_rate=0.007)
 QUICK_TASKS = ("glaucoma", "laterality")
 
 
@@ -45,20 +54,21 @@ def _changed(a, b):
 
 def test_arms_differ_in_what_they_are_named_after_and_in_nothing_else():
     changed = {
-        name: _changed(BASE, arm_config(name, BASE, cfp_only_batch=12))
+        name: _changed(BASE, arm_config(name, BASE, control=CONTROL))
         for name in ARMS
         if name != UNTRAINED
     }
     assert changed == {
         REFERENCE: set(),
         "cfp_weighted": {"routes"},
-        "cfp_only": {"routes", "batch_size"},
+        "cfp_only": {"routes", "batch_size", "learning_rate"},
         "shuffled_oct": {"shuffle_oct"},
         "joint": {"routes"},
         "contrastive": {"routes"},
     }
-    assert arm_config(UNTRAINED, BASE, cfp_only_batch=12) is None
-    assert arm_config("cfp_only", BASE, cfp_only_batch=12).batch_size == 12
+    assert arm_config(UNTRAINED, BASE, control=CONTROL) is None
+    cfp_only = arm_config("cfp_only", BASE, control=CONTROL)
+    assert (cfp_only.batch_size, cfp_only.learning_rate) == (12, 0.007)
 
 
 def test_each_ablation_changes_one_setting():
@@ -91,7 +101,7 @@ def test_ablations_cover_what_the_method_claims():
 
 def test_unknown_names_are_refused_with_the_choices():
     with pytest.raises(ConfigError, match=r"arm 'best' is unknown; choose from oct_informed"):
-        arm_config("best", BASE, cfp_only_batch=4)
+        arm_config("best", BASE, control=CONTROL)
     with pytest.raises(ConfigError, match=r"ablation 'x' is unknown"):
         ablation_config("x", BASE)
     with pytest.raises(ConfigError, match=r"preset 'huge' is unknown; choose from pulse, cpu"):
@@ -120,7 +130,7 @@ def test_the_control_computes_at_least_as_much_as_the_method():
         encoded = sum(
             route.batch_share for route in method.routes if route.name == "cfp<-cfp"
         ) + any(route.sources == ("cfp",) and route.mask_ratio == 0 for route in method.routes)
-        assert one.cfp_only_batch >= encoded * one.batch_size, one.name
+        assert one.control.batch_size >= encoded * one.batch_size, one.name
 
 
 # Cells ----------------------------------------------------------------------------------
@@ -231,7 +241,7 @@ def test_an_untrained_cell_has_no_checkpoint(data, tmp_path):
 
 
 def test_a_matching_arm_is_measured_by_its_own_heads(data, tmp_path):
-    config = replace(arm_config("contrastive", BASE, cfp_only_batch=4), oct_target=TINY_TARGET)
+    config = replace(arm_config("contrastive", BASE, control=CONTROL), oct_target=TINY_TARGET)
     cell = _cell(arm="contrastive", pretrain=config, tasks=("cfp_to_oct",))
     run = load_run(finish_cell(cell, tmp_path, data).folder)
     assert {row.readout for row in run.results} == {"ridge", "zero_shot"}

@@ -1,13 +1,14 @@
 """The arms of the study and its ablations, as settings: what differs is what is named.
 
 All arms share the encoder, the number of steps and the eyes. `cfp_only` gets larger batches,
-so that it costs at least as much computing as the arm it is compared with.
+so that it costs at least as much computing as the arm it is compared with, and the learning rate
+that suits it: a control that was not tuned proves nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from edge_runtime.errors import ConfigError
 from train.oct_targets import OctTargetConfig
@@ -22,6 +23,7 @@ __all__ = [
     "MAIN_ARMS",
     "REFERENCE",
     "UNTRAINED",
+    "ControlSettings",
     "ablation_config",
     "arm_config",
 ]
@@ -38,7 +40,7 @@ _Change = Callable[[PretrainConfig], PretrainConfig]
 ARMS: Mapping[str, str] = {
     REFERENCE: "the method: OCT from the CFP alone, masked CFP beside it",
     BALANCED: "the method without its schedule: masked CFP counts three times throughout",
-    "cfp_only": "masked CFP reconstruction alone, larger batches for the same computing",
+    "cfp_only": "masked CFP alone, its own learning rate, larger batches for the same computing",
     "shuffled_oct": "the method with every CFP paired with another patient's OCT",
     "joint": "one encoder over masked CFP and OCT tokens, as MultiMAE",
     "contrastive": "CFP and OCT matched by InfoNCE, masked CFP beside it, as EyeCLIP",
@@ -46,13 +48,28 @@ ARMS: Mapping[str, str] = {
 }
 
 
-def arm_config(name: str, base: PretrainConfig, *, cfp_only_batch: int) -> PretrainConfig | None:
+@dataclass(frozen=True, kw_only=True)
+class ControlSettings:
+    """What the CFP-only arm has of its own.
+
+    Attributes:
+        batch_size: eyes a step, so that the arm computes at least as much as the method.
+        learning_rate: peak of its schedule, chosen for this arm.
+    """
+
+    batch_size: int
+    learning_rate: float
+
+
+def arm_config(
+    name: str, base: PretrainConfig, *, control: ControlSettings
+) -> PretrainConfig | None:
     """Settings of one arm.
 
     Args:
         name: a key of `ARMS`.
         base: encoder, steps, batch, seed; its routes are those of the method.
-        cfp_only_batch: eyes a step of `cfp_only`.
+        control: what `cfp_only` has of its own.
 
     Returns:
         None for the untrained encoder.
@@ -65,7 +82,12 @@ def arm_config(name: str, base: PretrainConfig, *, cfp_only_batch: int) -> Pretr
     if name == UNTRAINED:
         return None
     if name == "cfp_only":
-        return replace(base, routes=route_table(name), batch_size=cfp_only_batch)
+        return replace(
+            base,
+            routes=route_table(name),
+            batch_size=control.batch_size,
+            learning_rate=control.learning_rate,
+        )
     if name == "shuffled_oct":
         return replace(base, shuffle_oct=True)
     return base if name == REFERENCE else replace(base, routes=route_table(_TABLES[name]))

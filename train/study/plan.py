@@ -62,7 +62,7 @@ def _arm(preset: StudyPreset, name: str, seed: int) -> Cell:
         group="arms",
         arm=name,
         seed=seed,
-        pretrain=arm_config(name, preset.base(seed), cfp_only_batch=preset.cfp_only_batch),
+        pretrain=arm_config(name, preset.base(seed), control=preset.control),
         encoder=preset.encoder,
         settings=task_settings(preset),
     )

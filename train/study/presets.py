@@ -8,7 +8,7 @@ from edge_runtime.errors import ConfigError
 from train.encoder import EncoderConfig
 from train.pretrain_config import PretrainConfig
 from train.routes import route_table
-from train.study.arms import ABLATIONS, ARMS, MAIN_ARMS
+from train.study.arms import ABLATIONS, ARMS, MAIN_ARMS, ControlSettings
 
 __all__ = ["PRESETS", "StudyPreset", "preset"]
 
@@ -26,7 +26,7 @@ class StudyPreset:
         encoder: the encoder of every arm.
         num_steps: optimiser steps of every arm.
         batch_size: eyes a step.
-        cfp_only_batch: eyes a step of the CFP-only arm, so that it computes as much.
+        control: batch and learning rate of the CFP-only arm.
         seeds: pretraining seeds; arms not in `arms_on_every_seed` run on the first alone.
         arms: names of `train.study.arms.ARMS`.
         arms_on_every_seed: the arms that the claims are about.
@@ -48,7 +48,7 @@ class StudyPreset:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     num_steps: int
     batch_size: int = 64
-    cfp_only_batch: int
+    control: ControlSettings
     seeds: tuple[int, ...]
     arms: tuple[str, ...] = tuple(ARMS)
     arms_on_every_seed: tuple[str, ...] = tuple(ARMS)
@@ -96,7 +96,7 @@ PRESETS = {
             encoder=EncoderConfig(width=32, num_heads=2, stem_width=4),
             num_steps=10,
             batch_size=16,
-            cfp_only_batch=24,
+            control=ControlSettings(batch_size=24, learning_rate=4.8e-3),
             seeds=(1,),
             ablations=("as the method", "decoder depth 2", "structure: loss weight"),
             ablation_steps=10,
@@ -112,7 +112,7 @@ PRESETS = {
             cost="about two hours on 2 CPU cores, 8 GiB of memory, 1.5 GB of disk",
             num_patients=6000,
             num_steps=1500,
-            cfp_only_batch=96,
+            control=ControlSettings(batch_size=96, learning_rate=4.8e-3),
             seeds=(11, 12, 13),
             arms_on_every_seed=(*(*MAIN_ARMS, "shuffled_oct"),),
             ablation_steps=1000,
@@ -125,7 +125,7 @@ PRESETS = {
             encoder=EncoderConfig(size_px=224, width=384, depth=6, num_heads=6, stem_width=32),
             num_steps=40_000,
             batch_size=256,
-            cfp_only_batch=512,
+            control=ControlSettings(batch_size=512, learning_rate=2.4e-3),
             seeds=(11, 12, 13),
             ablation_steps=20_000,
         ),

@@ -109,14 +109,16 @@ def _head(preset: StudyPreset, results: StudyResults, command: str) -> str:
     seeds = ", ".join(str(seed) for seed in preset.seeds)
     arms = "\n".join(f"- **{name}**: {ARMS[name]}" for name in results.arms)
     num_patients = run.results[0].num_patients
+    method = preset.base(preset.seeds[0])
     return f"""# Study '{preset.name}': does OCT in pretraining help the photograph? (synthetic)
 
 Written by `{command}`. Every eye here is synthetic (phantom seed {preset.data_seed},
 {preset.num_patients} patients, two eyes each); nothing here says how well a model screens people.
 {NOTICE}
 
-{preset.num_steps} steps of {preset.batch_size} eyes ({preset.cfp_only_batch} in cfp_only),
-seeds {seeds}; encoder {preset.encoder.width} wide, {preset.encoder.depth} block(s) behind the
+{preset.num_steps} steps of {preset.batch_size} eyes, peak learning rate {method.learning_rate:g}
+(in cfp_only {preset.control.batch_size} eyes and {preset.control.learning_rate:g}), seeds
+{seeds}; encoder {preset.encoder.width} wide, {preset.encoder.depth} block(s) behind the
 convolutional stem, {preset.encoder.size_px} px. Settings were chosen on the eyes of another
 seed and then frozen. Intervals are 95 % over test patients ({num_patients} in the first task),
 {preset.num_draws} bootstrap draws, paired differences on the same draws; p values corrected
