@@ -6,9 +6,9 @@
 Activations: one scale a tensor, zero point 0. Weights: one scale an output channel, kept as
 float with a Q/DQ pair (TensorRT 8.x wants that). The first input holds (p - 128) exactly.
 Where the pairs stand is decided in `calibration.placement`. ONNX Runtime's own quantiser with
-the settings that TensorRT needs places the same pairs and finds the same integers (a test
-compares them); what it lacks is here: snapped biases, weights stored as whole steps, scales
-that fit float16, the shared scale of a Concat.
+the settings that TensorRT needs places the same pairs with the same scales, to the rounding to
+float16 (a test compares them); what it lacks is here: snapped biases, weights stored as whole
+steps, scales that fit float16, the shared scale of a Concat.
 """
 
 from __future__ import annotations
