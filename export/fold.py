@@ -67,10 +67,7 @@ def fuse_branches(model: nn.Module) -> nn.Module:
     Raises:
         ParityError: branches are left, for example a block of a new timm without `fuse`.
     """
-    import_timm()
-    from timm.utils.model import reparameterize_model
-
-    fused: nn.Module = reparameterize_model(model, inplace=True)
+    fused: nn.Module = import_timm().utils.model.reparameterize_model(model, inplace=True)
     left = [name for name, m in fused.named_modules() if _has_branches(m)]
     if left:
         raise ParityError(
@@ -128,11 +125,9 @@ def fold_affines(model: nn.Module, example: torch.Tensor) -> int:
     Raises:
         ParityError: an affine does not follow a Relu that a convolution feeds.
     """
-    import_timm()
-    from timm.models.hgnet import LearnableAffineBlock
-
+    affines = import_timm().models.hgnet.LearnableAffineBlock
     model.eval()
-    relu_of = _fed_by(model, example, nn.ReLU, lambda m: isinstance(m, LearnableAffineBlock))
+    relu_of = _fed_by(model, example, nn.ReLU, lambda m: isinstance(m, affines))
     conv_of = _fed_by(model, example, nn.Conv2d, lambda m: isinstance(m, nn.ReLU))
     for affine_name, relu_name in relu_of.items():
         if relu_name in conv_of:
@@ -141,7 +136,7 @@ def fold_affines(model: nn.Module, example: torch.Tensor) -> int:
             assert isinstance(conv, nn.Conv2d)
             _replace(model, relu_name, _absorb(conv, affine))
             _replace(model, affine_name, nn.Identity())
-    left = [name for name, m in model.named_modules() if isinstance(m, LearnableAffineBlock)]
+    left = [name for name, m in model.named_modules() if isinstance(m, affines)]
     if left:
         raise ParityError(f"{left[0]} does not follow Conv and Relu; it cannot be folded")
     return len(relu_of)
