@@ -1,7 +1,9 @@
 """How long an eye takes on this machine, stage by stage, FP32 and INT8 side by side.
 
-Both precisions are run in every round and the order alternates, so that a busy or throttling
-machine slows both alike; the ratio is the median over rounds of FP32 / INT8. Inside the timed
+One engine a benchmark, so that the ratio compares precisions and nothing else; TensorRT has an
+FP16 row, too, where its engine was built. All precisions are run in every round and the order
+alternates, so that a busy or throttling machine slows all alike; the ratio is the median over
+rounds of FP32 / INT8. Inside the timed
 region: everything that `Screener.screen` does from the file's bytes in memory to the typed result.
 Outside: start-up, reading the disk, making JSON.
 
@@ -17,13 +19,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edge_runtime.bundle import Bundle
-from edge_runtime.engines import PRECISIONS, open_engine
-from edge_runtime.errors import ConfigError, ImageUnreadableError
+from edge_runtime.engines import PRECISIONS, EngineFacts, open_engine
+from edge_runtime.errors import ConfigError, EngineNotBuiltError, ImageUnreadableError
 from edge_runtime.eye_pipeline import STAGES
 from edge_runtime.image import decode_image
 from edge_runtime.opencv_floor import require_opencv
@@ -38,7 +41,7 @@ TIMED_REGION = (
     "gate, inference, decision, typed result; without start-up, disk and JSON. `decode` is timed "
     "alone, beside the pipeline, and is contained in `preprocess`"
 )
-TENSORRT_ROW = "not measured (no TensorRT engine in this version)"
+TENSORRT_ROW = "not measured; build an engine on the device and give --engine tensorrt"
 
 BENCH_STAGES = ("decode", *STAGES)
 
@@ -58,7 +61,10 @@ class StageTimes:
 
 @dataclass(frozen=True, kw_only=True)
 class BenchReport:
-    """Stage times of both precisions, their ratio, and what they were measured on."""
+    """Stage times of every precision, a ratio, and what they were measured on.
+
+    `engines` holds, by precision, what the engine says it runs on: memory, graph, versions.
+    """
 
     bundle_name: str
     bundle_version: str
@@ -67,6 +73,8 @@ class BenchReport:
     num_rounds: int
     num_warmup_rounds: int
     num_threads: int
+    engine: str
+    engines: Mapping[str, EngineFacts]
     stages: Mapping[str, Mapping[str, StageTimes]]
     ratio_fp32_to_int8: Mapping[str, float]
     machine: Mapping[str, str]
@@ -76,7 +84,7 @@ class BenchReport:
         return {
             **asdict(self),
             "timed_region": TIMED_REGION,
-            "tensorrt": TENSORRT_ROW,
+            "tensorrt": "measured" if self.engine == "tensorrt" else TENSORRT_ROW,
             "notice": NOTICE,
         }
 
@@ -88,17 +96,21 @@ def run_bench(
     repeats: int = 50,
     warmup: int = 5,
     num_threads: int = 1,
+    engine: str = "onnxruntime",
+    cache_dir: Path | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> BenchReport:
-    """Time both precisions on the same pictures in one process.
+    """Time the precisions of one engine on the same pictures in one process.
 
     Args:
         bundle: Verified, calibrated bundle.
         images: Encoded pictures; every one must pass the quality gate, because a picture that is
             refused early would make the pipeline look fast.
-        repeats: Timed rounds; every round screens every picture in both precisions.
+        repeats: Timed rounds; every round screens every picture in every precision.
         warmup: Rounds before, not counted.
-        num_threads: Threads inside one run.
+        num_threads: Threads inside one run of ONNX Runtime.
+        engine: "onnxruntime" or "tensorrt"; TensorRT needs its FP32 and INT8 engines built.
+        cache_dir: Root of the engine cache; None: the default.
         progress: Called with 1 after every round, warm-up included.
 
     Raises:
@@ -112,19 +124,13 @@ def run_bench(
             f"{len(images)} pictures, repeats {repeats}, warmup {warmup}; give at least one "
             "picture, repeats >= 1, warmup >= 0"
         )
-    screeners = {
-        precision: Screener(
-            bundle,
-            open_engine(bundle, precision=precision, num_threads=num_threads),
-            allow_unproven_int8=True,  # what is timed decides nothing
-        )
-        for precision in PRECISIONS
-    }
-    samples: _Samples = {p: {stage: [] for stage in BENCH_STAGES} for p in PRECISIONS}
+    screeners = _open_all(bundle, engine, num_threads, cache_dir)
+    precisions = tuple(screeners)
+    samples: _Samples = {p: {stage: [] for stage in BENCH_STAGES} for p in precisions}
     try:
         for number in range(-warmup, repeats):
-            # Alternating order: neither precision always runs on the other's warm caches.
-            order = PRECISIONS if number % 2 == 0 else PRECISIONS[::-1]
+            # Alternating order: no precision always runs on another's warm caches.
+            order = precisions if number % 2 == 0 else precisions[::-1]
             for precision in order:
                 _one_round(screeners[precision], images, samples[precision], keep=number >= 0)
             if progress is not None:
@@ -140,10 +146,43 @@ def run_bench(
         num_rounds=repeats,
         num_warmup_rounds=warmup,
         num_threads=num_threads,
-        stages={p: {s: _percentiles(v) for s, v in samples[p].items()} for p in PRECISIONS},
+        engine=engine,
+        engines={p: screener.engine.facts for p, screener in screeners.items()},
+        stages={p: {s: _percentiles(v) for s, v in samples[p].items()} for p in precisions},
         ratio_fp32_to_int8=_ratios(samples, num_images=len(images)),
         machine=_machine(),
     )
+
+
+def _open_all(
+    bundle: Bundle, engine: str, num_threads: int, cache_dir: Path | None
+) -> dict[str, Screener]:
+    """Open every precision that there is; close what is open when one cannot be."""
+    if engine not in ("onnxruntime", "tensorrt"):
+        raise ConfigError(f"engine is {engine!r}; name 'onnxruntime' or 'tensorrt' to time it")
+    optional = ("fp16",) if engine == "tensorrt" else ()
+    opened: dict[str, Screener] = {}
+    try:
+        for precision in (*PRECISIONS, *optional):
+            try:
+                found = open_engine(
+                    bundle,
+                    engine=engine,
+                    precision=precision,
+                    num_threads=num_threads,
+                    cache_dir=cache_dir,
+                )
+            except EngineNotBuiltError:
+                if precision not in optional:
+                    raise
+                continue
+            # What is timed decides nothing, so an unproven INT8 model may be timed.
+            opened[precision] = Screener(bundle, found, allow_unproven_int8=True)
+    except BaseException:
+        for screener in opened.values():
+            screener.close()
+        raise
+    return opened
 
 
 def _one_round(

@@ -36,7 +36,25 @@ _trusted_keys = click.option(
     "then the folder trusted_keys beside the bundle]",
 )
 _precision = click.option(
-    "--precision", type=click.Choice(["int8", "fp32"]), default="int8", show_default=True
+    "--precision",
+    type=click.Choice(["int8", "fp32", "fp16"]),
+    default="int8",
+    show_default=True,
+    help="fp16 is for TensorRT only.",
+)
+_engine = click.option(
+    "--engine",
+    type=click.Choice(["auto", "onnxruntime", "tensorrt"]),
+    default="auto",
+    show_default=True,
+    help="auto: TensorRT where its engine was built, else ONNX Runtime; the result says which.",
+)
+_cache_dir = click.option(
+    "--cache-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Where `engine build` keeps engines. [default: EDGE_SCREEN_ENGINE_CACHE, then "
+    "~/.cache/edge-screen/engines]",
 )
 _bundle = click.argument("bundle", type=click.Path(path_type=Path), metavar="BUNDLE")
 
@@ -81,6 +99,8 @@ main.add_command(engine)
     is_flag=True,
     help="Take an INT8 model whose gate did not pass; every result says so.",
 )
+@_engine
+@_cache_dir
 @_trusted_keys
 @_json
 def screen(
@@ -92,6 +112,8 @@ def screen(
     evidence_dir: Path | None,
     precision: str,
     allow_unproven_int8: bool,
+    engine: str,
+    cache_dir: Path | None,
     trusted_keys: Path | None,
     as_json: bool,
 ) -> None:
@@ -117,6 +139,8 @@ def screen(
         precision=precision,
         trusted_keys=trusted_keys,
         allow_unproven_int8=allow_unproven_int8,
+        engine=engine,
+        cache_dir=cache_dir,
     )
     click.get_current_context().exit(run_screen(request, as_json=as_json))
 
@@ -138,16 +162,73 @@ def inspect(bundle: Path, allow_unsigned: bool, trusted_keys: Path | None, as_js
 
 @main.command(
     short_help="Check that this machine reproduces the bundle.",
-    epilog=_example("edge-screen verify BUNDLE"),
+    epilog=_example("edge-screen verify BUNDLE --engine tensorrt --images DIR"),
 )
 @_bundle
+@click.option(
+    "--engine",
+    type=click.Choice(["onnxruntime", "tensorrt"]),
+    help="Hold this engine against FP32 and INT8 on ONNX Runtime, too.",
+)
+@_precision
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Photographs that the engine is held against on, beside the golden pictures.",
+)
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write the report there as JSON, and its signature to FILE.sig.",
+)
+@click.option(
+    "--signing-key",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Private key of this device, to sign the report with.",
+)
+@_cache_dir
 @_trusted_keys
 @_json
-def verify(bundle: Path, trusted_keys: Path | None, as_json: bool) -> None:
-    """Check signature and hashes, and that this machine reproduces the golden vectors."""
-    from edge_runtime.commands import run_verify
+def verify(
+    bundle: Path,
+    engine: str | None,
+    precision: str,
+    images: Path | None,
+    report: Path | None,
+    signing_key: Path | None,
+    cache_dir: Path | None,
+    trusted_keys: Path | None,
+    as_json: bool,
+) -> None:
+    """Check signature and hashes, and that this machine reproduces the golden vectors.
 
-    run_verify(bundle, trusted_keys, as_json=as_json)
+    With --engine every golden picture, and every photograph of --images, also goes through FP32
+    and INT8 on ONNX Runtime and through the engine: probabilities within the bundle's tolerance,
+    the same decisions, every one that differs listed. The exit code is 10 when a check failed.
+    """
+    from edge_runtime.agreement import EngineRequest
+    from edge_runtime.commands import VerifyRequest, run_verify
+
+    if engine is None and images is not None:
+        raise click.UsageError("--images belongs to --engine; name the engine.")
+    if (report is None) != (signing_key is None):
+        raise click.UsageError("Give --report and --signing-key together.")
+    wanted = None
+    if engine is not None:
+        wanted = EngineRequest(
+            engine=engine, precision=precision, pictures_dir=images, cache_dir=cache_dir
+        )
+    request = VerifyRequest(
+        bundle_dir=bundle,
+        trusted_keys=trusted_keys,
+        engine=wanted,
+        report_path=report,
+        signing_key=signing_key,
+    )
+    run_verify(request, as_json=as_json)
 
 
 @main.command(
@@ -159,6 +240,20 @@ def verify(bundle: Path, trusted_keys: Path | None, as_json: bool) -> None:
 @click.option("--repeats", type=click.IntRange(1), default=50, show_default=True)
 @click.option("--warmup", type=click.IntRange(0), default=5, show_default=True)
 @click.option("--threads", type=click.IntRange(1, 64), default=1, show_default=True)
+@click.option(
+    "--engine",
+    type=click.Choice(["onnxruntime", "tensorrt"]),
+    default="onnxruntime",
+    show_default=True,
+    help="tensorrt: its FP32 and INT8 engines must be built; FP16 is timed where it is, too.",
+)
+@click.option(
+    "--layers",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write the time of every layer of the INT8 engine there as JSON; TensorRT only.",
+)
+@_cache_dir
 @_trusted_keys
 @_json
 def bench(
@@ -167,15 +262,21 @@ def bench(
     repeats: int,
     warmup: int,
     threads: int,
+    engine: str,
+    layers: Path | None,
+    cache_dir: Path | None,
     trusted_keys: Path | None,
     as_json: bool,
 ) -> None:
     """Time every stage here, FP32 and INT8 interleaved: p50, p90, p99.
 
-    Without IMAGE the bundle's own encoded golden picture is used.
+    Without IMAGE the bundle's own encoded golden picture is used. The report names the engine,
+    the kind of memory and whether a CUDA graph was captured.
     """
     from edge_runtime.commands import BenchRequest, run_bench_command
 
+    if layers is not None and engine != "tensorrt":
+        raise click.UsageError("--layers needs --engine tensorrt.")
     request = BenchRequest(
         bundle_dir=bundle,
         images=images,
@@ -183,6 +284,9 @@ def bench(
         warmup=warmup,
         num_threads=threads,
         trusted_keys=trusted_keys,
+        engine=engine,
+        cache_dir=cache_dir,
+        layers_path=layers,
     )
     run_bench_command(request, as_json=as_json)
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import click
 import cv2
 
+from edge_runtime.agreement import EngineRequest
 from edge_runtime.bench import run_bench
 from edge_runtime.bundle import Bundle, read_bundle
 from edge_runtime.doctor import diagnose
@@ -24,16 +26,19 @@ from edge_runtime.report_text import (
     bench_text,
     bundle_text,
     doctor_text,
+    engine_text,
     screening_text,
     verification_text,
 )
 from edge_runtime.result import NOTICE, ScreeningResult
 from edge_runtime.screener import Screener
+from edge_runtime.signed_report import write_signed_report
 from edge_runtime.verify import verify_bundle
 
 __all__ = [
     "BenchRequest",
     "ScreenRequest",
+    "VerifyRequest",
     "run_bench_command",
     "run_doctor",
     "run_inspect",
@@ -42,6 +47,7 @@ __all__ = [
 ]
 
 UNGRADABLE_EXIT_CODE = 3
+REPORT_SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +64,19 @@ class ScreenRequest:
     precision: str
     trusted_keys: Path | None
     allow_unproven_int8: bool
+    engine: str
+    cache_dir: Path | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyRequest:
+    """What the operator asked `edge-screen verify` for."""
+
+    bundle_dir: Path
+    trusted_keys: Path | None
+    engine: EngineRequest | None
+    report_path: Path | None
+    signing_key: Path | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +89,9 @@ class BenchRequest:
     warmup: int
     num_threads: int
     trusted_keys: Path | None
+    engine: str
+    cache_dir: Path | None
+    layers_path: Path | None
 
 
 def run_screen(request: ScreenRequest, *, as_json: bool) -> int:
@@ -81,8 +103,10 @@ def run_screen(request: ScreenRequest, *, as_json: bool) -> int:
     with Screener.open(
         request.bundle_dir,
         trusted_keys=request.trusted_keys,
-        precision=request.precision,
         allow_unproven_int8=request.allow_unproven_int8,
+        engine=request.engine,
+        precision=request.precision,
+        cache_dir=request.cache_dir,
     ) as screener:
         for index, paths in enumerate(request.inputs):
             examination = _examination(paths, request.examination_id)
@@ -94,7 +118,9 @@ def run_screen(request: ScreenRequest, *, as_json: bool) -> int:
             if request.evidence_dir is not None:
                 _write_overlays(request.evidence_dir, index, result)
             all_decided &= result.decided
+        chosen = engine_text(screener.engine)
     if not as_json:
+        click.echo(chosen)
         click.echo(NOTICE)
     return 0 if all_decided else UNGRADABLE_EXIT_CODE
 
@@ -120,14 +146,28 @@ def run_inspect(
     )
 
 
-def run_verify(bundle_dir: Path, trusted_keys: Path | None, *, as_json: bool) -> None:
-    """Print the report; raise VerificationError (exit 10) when a check failed."""
+def run_verify(request: VerifyRequest, *, as_json: bool) -> None:
+    """Print the report, write it if asked; raise VerificationError (exit 10) on a failed check."""
     cv2.setNumThreads(1)
-    report = verify_bundle(bundle_dir, trusted_keys=trusted_keys)
+    report = verify_bundle(
+        request.bundle_dir, trusted_keys=request.trusted_keys, request=request.engine
+    )
     if as_json:
         _echo_json(report.to_dict())
     else:
         click.echo(verification_text(report))
+    if request.report_path is not None and request.signing_key is not None:
+        key_id = write_signed_report(
+            request.report_path,
+            {
+                "schema_version": REPORT_SCHEMA_VERSION,
+                "verified_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                "machine": diagnose().to_dict(),
+                **report.to_dict(),
+            },
+            request.signing_key,
+        )
+        click.echo(f"report written, signed by key {key_id}", err=True)
     report.raise_if_failed()
 
 
@@ -144,12 +184,16 @@ def run_bench_command(request: BenchRequest, *, as_json: bool) -> None:
             repeats=request.repeats,
             warmup=request.warmup,
             num_threads=request.num_threads,
+            engine=request.engine,
+            cache_dir=request.cache_dir,
             progress=bar.update,
         )
     if as_json:
         _echo_json(report.to_dict())
     else:
         click.echo(bench_text(report))
+    if request.layers_path is not None:
+        _write_layers(bundle, request, request.layers_path)
 
 
 def run_doctor(*, as_json: bool) -> int:
@@ -167,6 +211,20 @@ def _examination(paths: tuple[Path | None, ...], examination_id: str | None) -> 
         return Examination.single(paths[0], examination_id=examination_id)
     od, os = paths
     return Examination.both(od=od, os=os, examination_id=examination_id)
+
+
+def _write_layers(bundle: Bundle, request: BenchRequest, path: Path) -> None:
+    """Write the time of every layer of the INT8 engine; TensorRT only."""
+    from edge_runtime.engines.trt_profile import profile_layers
+
+    profile = profile_layers(bundle, cache_dir=request.cache_dir, num_runs=request.repeats)
+    try:
+        path.write_text(json.dumps(profile.to_dict(), indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"--layers {path} cannot be written ({error.strerror}); name another file"
+        ) from error
+    click.echo(f"layer times written to {path}", err=True)
 
 
 def _write_overlays(folder: Path, index: int, result: ScreeningResult) -> None:

@@ -7,11 +7,12 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from edge_runtime import __version__
+from edge_runtime.engines import has_tensorrt
+from edge_runtime.engines.cuda_memory import find_bindings
 from edge_runtime.engines.trt_survey import TrtSurvey, survey_tensorrt
 from edge_runtime.opencv_floor import opencv_problem
 from edge_runtime.result import NOTICE
@@ -32,11 +33,12 @@ class DoctorReport:
     """The state of one machine.
 
     Attributes:
-        engine: Engine that `engine="auto"` opens, None when none can be opened.
+        engine: Engine that `engine="auto"` opens, None when none can be opened; "tensorrt" only
+            for a bundle whose engine was built here.
         engine_reason: Why that one.
         decoder_problem: Why `Screener.open` would refuse this OpenCV, None when it would not.
         providers: Execution providers of the installed onnxruntime.
-        optional: Whether optional packages can be imported.
+        cuda_bindings: By name, why each cannot be used; an empty text says that it can.
         tensorrt: Which TensorRT is here, and which file and typing each precision would get.
         problems: What must be put right, each with its remedy.
     """
@@ -49,7 +51,7 @@ class DoctorReport:
     distributions: dict[str, str | None]
     cpu_features: tuple[str, ...]
     providers: tuple[str, ...]
-    optional: dict[str, bool]
+    cuda_bindings: dict[str, str]
     tensorrt: TrtSurvey
     engine: str | None
     engine_reason: str
@@ -78,7 +80,8 @@ def diagnose(*, find_version: Callable[[str], str | None] | None = None) -> Doct
     providers, import_error = _providers()
     runs = "CPUExecutionProvider" in providers
     decoder_problem = opencv_problem()
-    survey = survey_tensorrt()
+    survey, bindings = survey_tensorrt(), find_bindings()
+    gpu_problems = _gpu_problems(survey, bindings) if has_tensorrt() else None
     return DoctorReport(
         version=__version__,
         python=platform.python_version(),
@@ -88,12 +91,15 @@ def diagnose(*, find_version: Callable[[str], str | None] | None = None) -> Doct
         distributions=distributions,
         cpu_features=cpu_features(_read_text(Path("/proc/cpuinfo"))),
         providers=providers,
-        optional={name: find_spec(name) is not None for name in ("tensorrt", "pycuda")},
+        cuda_bindings=bindings,
         tensorrt=survey,
-        engine="onnxruntime" if runs else None,
-        engine_reason=_engine_reason(runs, import_error, survey),
+        engine=_engine(runs, gpu_problems),
+        engine_reason=_engine_reason(runs, import_error, gpu_problems),
         decoder_problem=decoder_problem,
-        problems=_problems(packages, distributions, import_error, decoder_problem),
+        problems=(
+            *_problems(packages, distributions, import_error, decoder_problem),
+            *(gpu_problems or ()),
+        ),
     )
 
 
@@ -112,15 +118,43 @@ def _providers() -> tuple[tuple[str, ...], str | None]:
     return tuple(onnxruntime.get_available_providers()), None
 
 
-def _engine_reason(runs: bool, import_error: str | None, survey: TrtSurvey) -> str:
+def _gpu_problems(survey: TrtSurvey, bindings: dict[str, str]) -> tuple[str, ...]:
+    """Return what stands in the way of a TensorRT that is installed."""
+    problems = [] if survey.problem is None else [survey.problem]
+    if all(bindings.values()):
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in bindings.items())
+        problems.append(
+            f"no Python binding of CUDA can be used ({reasons}); install cuda-python with the "
+            "major version of the device's CUDA, or pycuda"
+        )
+    return tuple(problems)
+
+
+def _engine(runs: bool, gpu_problems: tuple[str, ...] | None) -> str | None:
+    """Return what "auto" opens; `gpu_problems` is None where TensorRT is not installed."""
+    if gpu_problems is None:
+        return "onnxruntime" if runs else None
+    return None if gpu_problems else "tensorrt"
+
+
+def _engine_reason(
+    runs: bool, import_error: str | None, gpu_problems: tuple[str, ...] | None
+) -> str:
+    if gpu_problems:
+        return (
+            "TensorRT is installed and cannot be used, which `auto` does not hide; put it right, "
+            "or give --engine onnxruntime"
+        )
+    if gpu_problems is not None:
+        return (
+            "TensorRT for a bundle whose engine `edge-screen engine build` has built here; "
+            "onnxruntime on the CPU, with a warning, for any other"
+        )
     if import_error is not None:
         return f"onnxruntime cannot be imported: {import_error}"
     if not runs:
         return "the installed onnxruntime has no CPUExecutionProvider"
-    why = "TensorRT is here and runs when it is asked for by name"
-    if survey.problem is not None:
-        why = f"TensorRT cannot run here: {survey.problem}"
-    return f"onnxruntime on the CPU, without other execution providers; {why}"
+    return "onnxruntime on the CPU, because TensorRT is not installed"
 
 
 def _problems(

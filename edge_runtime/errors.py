@@ -11,6 +11,9 @@
     │   ├── BundleIntegrityError        a file's SHA-256 differs, or a file is missing or extra
     │   └── BundleSignatureError        unsigned, or signed by a key that is not trusted
     ├── EngineError                 5   the inference engine is missing or failed
+    │   ├── CudaError                   a CUDA call failed; the engine cannot be used again
+    │   ├── EngineBusyError             too many waiting, or not answered in time
+    │   └── EngineNotBuiltError         TensorRT is there, its engine for this bundle is not
     ├── DataError                   6   a data set breaks its contract
     ├── CheckpointError             7   a checkpoint cannot be read or does not fit
     ├── GateRefusedError            8   INT8 is not shown to be as good as FP32; it is not used
@@ -30,9 +33,12 @@ __all__ = [
     "BundleSignatureError",
     "CheckpointError",
     "ConfigError",
+    "CudaError",
     "DataError",
     "EdgeScreenError",
+    "EngineBusyError",
     "EngineError",
+    "EngineNotBuiltError",
     "FieldOfViewError",
     "GateRefusedError",
     "ImageError",
@@ -95,6 +101,18 @@ class EngineError(EdgeScreenError):
     """The inference engine asked for is missing, or a run failed."""
 
     exit_code = 5
+
+
+class CudaError(EngineError):
+    """A CUDA call returned an error code; what follows on the same context may fail, too."""
+
+
+class EngineBusyError(EngineError):
+    """A run was not begun, or not answered within the time that the caller waits."""
+
+
+class EngineNotBuiltError(EngineError):
+    """No engine of this bundle was built for the TensorRT and the GPU of this machine."""
 
 
 class DataError(EdgeScreenError):

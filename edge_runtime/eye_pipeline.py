@@ -17,6 +17,7 @@ from pathlib import Path
 from edge_runtime.decision import decide_label, eye_disposition, probability
 from edge_runtime.engines import Engine, ModelOutput
 from edge_runtime.errors import (
+    EngineBusyError,
     EngineError,
     FieldOfViewError,
     ImageError,
@@ -85,9 +86,16 @@ class StageClock:
         started = time.perf_counter()
         try:
             yield
+        except EngineBusyError:
+            self._check()  # late because the caller's time is over: that is the reason to name
+            raise
         finally:
             self._timings_ms[name] = (time.perf_counter() - started) * 1e3
         self._check()
+
+    def remaining_s(self) -> float | None:
+        """Return the seconds that are left, or None without a deadline."""
+        return None if self._deadline_at is None else self._deadline_at - time.perf_counter()
 
     def timings_ms(self) -> dict[str, float]:
         """Return the stages that ran and `total`, the time since the clock was made."""
@@ -158,7 +166,7 @@ class EyePipeline:
             draft.reasons.extend(report.reasons or ("quality gate",))
             return
         with clock.stage("inference"):
-            output = self.engine.run(preprocessed.image_hwc[None])
+            output = self.engine.run(preprocessed.image_hwc[None], timeout_s=clock.remaining_s())
         with clock.stage("decision"):
             self._decide(draft, output)
         if evidence:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from edge_runtime.agreement import Agreement, Flip
 from edge_runtime.bench import TENSORRT_ROW, TIMED_REGION, BenchReport
 from edge_runtime.bundle import Bundle
 from edge_runtime.doctor import DoctorReport
+from edge_runtime.engines import Engine, EngineFacts
 from edge_runtime.engines.trt_survey import TrtSurvey
 from edge_runtime.eye_pipeline import DOUBTFUL
 from edge_runtime.manifest import SYNTHETIC_WARNING, LabelSpec
@@ -19,6 +21,7 @@ __all__ = [
     "bench_text",
     "bundle_text",
     "doctor_text",
+    "engine_text",
     "screening_text",
     "verification_text",
 ]
@@ -70,6 +73,13 @@ def _told_apart(probability: float, threshold: float) -> tuple[str, str]:
         if texts[0] != texts[1]:
             break
     return texts
+
+
+def engine_text(engine: Engine) -> str:
+    """Return the line that names the engine, and why `auto` took it."""
+    chosen = engine.facts.details.get("chosen")
+    reason = "" if chosen is None else f" ({printable(chosen)})"
+    return f"engine {engine.name} {engine.precision}{reason}"
 
 
 def bundle_text(bundle: Bundle) -> str:
@@ -137,9 +147,34 @@ def verification_text(report: VerificationReport) -> str:
             f"  {'ok    ' if check.passed else 'FAILED'}  {check.name:<14} {check.detail}"
             for check in report.checks
         ),
+        *([] if report.agreement is None else _agreement_lines(report.agreement)),
         "VERIFIED on this machine" if report.passed else "NOT REPRODUCED on this machine",
     ]
     return "\n".join([*(printable(line) for line in lines), NOTICE])
+
+
+def _agreement_lines(agreement: Agreement) -> list[str]:
+    """The engine, what it runs on, and every decision that differs."""
+    reference = f"onnxruntime {agreement.reference}"
+    engine = f"{agreement.name} {agreement.precision}"
+    return [
+        f"engine {engine}: " + ", ".join(f"{k} {v}" for k, v in agreement.details.items()),
+        *(f"  warning: {text}" for text in agreement.warnings),
+        *(f"  not compared: {one.name[:16]} ({one.reason})" for one in agreement.not_compared),
+        *(_flip_line(flip, reference, engine) for flip in agreement.flips),
+        f"  for information, INT8 against FP32 on ONNX Runtime: largest difference "
+        f"{agreement.max_difference_int8_fp32:.2e}, {len(agreement.flips_int8_fp32)} decisions "
+        "differ",
+        *(_flip_line(flip, "fp32", "int8") for flip in agreement.flips_int8_fp32),
+    ]
+
+
+def _flip_line(flip: Flip, reference: str, other: str) -> str:
+    close = ", within the tolerance" if flip.is_close else ""
+    return (
+        f"    {flip.picture[:16]}  {flip.label}: {reference} {flip.probability_reference:.4f}, "
+        f"{other} {flip.probability_other:.4f}, threshold {flip.threshold:.4f}{close}"
+    )
 
 
 def bench_text(report: BenchReport) -> str:
@@ -149,18 +184,19 @@ def bench_text(report: BenchReport) -> str:
         f"{report.num_rounds} rounds after {report.num_warmup_rounds} to warm up, "
         f"{report.num_threads} thread(s)",
         *_synthetic_lines(report.synthetic),
-        f"{'latency_ms':<14}{'fp32 p50':>10}{'p90':>9}{'p99':>9}"
-        f"{'int8 p50':>12}{'p90':>9}{'p99':>9}",
+        f"{'latency_ms':<14}"
+        + "".join(f"{p + ' p50':>12}{'p90':>9}{'p99':>9}" for p in report.stages),
     ]
-    for stage, fp32 in report.stages["fp32"].items():
-        int8 = report.stages["int8"][stage]
+    for stage in report.stages["fp32"]:
+        times = [stages[stage] for stages in report.stages.values()]
         lines.append(
-            f"{stage:<14}{fp32.p50_ms:>10.2f}{fp32.p90_ms:>9.2f}{fp32.p99_ms:>9.2f}"
-            f"{int8.p50_ms:>12.2f}{int8.p90_ms:>9.2f}{int8.p99_ms:>9.2f}"
+            f"{stage:<14}"
+            + "".join(f"{t.p50_ms:>12.2f}{t.p90_ms:>9.2f}{t.p99_ms:>9.2f}" for t in times)
         )
     ratios = ", ".join(f"{k} {v:.2f}" for k, v in report.ratio_fp32_to_int8.items())
     lines += [
-        f"{'TensorRT':<14}{TENSORRT_ROW}",
+        *([f"{'TensorRT':<14}{TENSORRT_ROW}"] if report.engine != "tensorrt" else []),
+        *(line for p, facts in report.engines.items() for line in _facts_lines(report, p, facts)),
         f"FP32 / INT8, median over rounds: {ratios}",
         f"timed: {TIMED_REGION}",
         ", ".join(f"{k} {v}" for k, v in report.machine.items()),
@@ -169,11 +205,17 @@ def bench_text(report: BenchReport) -> str:
     return "\n".join(lines)
 
 
+def _facts_lines(report: BenchReport, precision: str, facts: EngineFacts) -> list[str]:
+    details = ", ".join(f"{name} {text}" for name, text in facts.details.items())
+    warnings = [f"  warning: {text}" for text in facts.warnings]
+    return [f"engine {report.engine} {precision}: {details}", *warnings]
+
+
 def doctor_text(report: DoctorReport) -> str:
     """Return what `edge-screen doctor` prints."""
     packages = ", ".join(f"{k} {v or 'missing'}" for k, v in report.packages.items())
     installed = ", ".join(f"{k} {v}" for k, v in report.distributions.items() if v)
-    optional = ", ".join(f"{k} {'found' if v else 'no'}" for k, v in report.optional.items())
+    bindings = ", ".join(f"{k} {v or 'found'}" for k, v in report.cuda_bindings.items())
     lines = [
         f"edge-screen {report.version} ({installed or 'not installed'})",
         f"system     {report.system}, Python {report.python}"
@@ -181,7 +223,7 @@ def doctor_text(report: DoctorReport) -> str:
         f"packages   {packages}",
         f"CPU        {', '.join(report.cpu_features) or 'no INT8 instructions recognised'}",
         f"providers  {', '.join(report.providers) or 'none'}",
-        f"optional   {optional}",
+        f"CUDA       {bindings}",
         f"engine     {report.engine or 'NONE'}: {report.engine_reason}",
         *_tensorrt_lines(report.tensorrt),
         *(f"PROBLEM    {problem}" for problem in report.problems),

@@ -223,11 +223,22 @@ class EngineIdentity:
 
     `int8_gate` is how the bundle's gate ended: 'passed', 'not_shown' or 'failed'; with INT8,
     anything but 'passed' was taken because the caller said so.
+    `details` says on what, in texts: versions, the GPU, the kind of memory, why this engine.
     """
 
     name: str
     precision: str
     int8_gate: str
+    details: Mapping[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON object `engine`."""
+        return {
+            "name": self.name,
+            "precision": self.precision,
+            "int8_gate": self.int8_gate,
+            "details": dict(self.details),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,7 +274,7 @@ class ScreeningResult:
             "disposition": self.disposition.value,
             "eyes": [eye.to_dict() for eye in self.eyes],
             "bundle": vars(self.bundle).copy(),
-            "engine": vars(self.engine).copy(),
+            "engine": self.engine.to_dict(),
             "warnings": list(self.warnings),
             "notice": NOTICE,
         }

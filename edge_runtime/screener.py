@@ -22,6 +22,7 @@ import numpy as np
 from edge_runtime.bundle import Bundle, read_bundle
 from edge_runtime.decision import patient_disposition
 from edge_runtime.engines import Engine, open_engine
+from edge_runtime.engines.trt_options import TrtOptions
 from edge_runtime.errors import BundleFormatError, ConfigError, GateRefusedError
 from edge_runtime.examination import Examination
 from edge_runtime.eye_pipeline import EyePipeline
@@ -36,7 +37,7 @@ from edge_runtime.result import (
     ScreeningResult,
 )
 
-__all__ = ["FP32_WARNING", "SAME_IMAGE", "UNPROVEN_WARNING", "Screener"]
+__all__ = ["FP16_WARNING", "FP32_WARNING", "SAME_IMAGE", "UNPROVEN_WARNING", "Screener"]
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +46,10 @@ FP32_WARNING = (
     "answered by the FP32 model; the operating points were set on the INT8 model's scores"
 )
 UNPROVEN_WARNING = "answered by an INT8 model whose gate ended as '{status}'; taken on demand"
+FP16_WARNING = (
+    "answered by the FP16 model; the operating points were set on the INT8 model's scores"
+)
+_OTHER_SCORES = {"fp32": FP32_WARNING, "fp16": FP16_WARNING}
 
 
 class Screener:
@@ -99,6 +104,8 @@ class Screener:
         precision: str = "int8",
         num_threads: int = 1,
         allow_unproven_int8: bool = False,
+        cache_dir: Path | str | None = None,
+        tensorrt: TrtOptions | None = None,
     ) -> Screener:
         """Verify the bundle (signature, hashes, content) and open the engine on its bytes.
 
@@ -106,9 +113,11 @@ class Screener:
             bundle_dir: Folder of the bundle.
             trusted_keys: Public key file, or folder of `*.pub`; None looks where
                 `edge_runtime.signing.find_trusted_keys` says, never inside the bundle.
-            engine: "auto", "onnxruntime" or "tensorrt" (not built yet: refused).
-            precision: "int8" or "fp32".
-            num_threads: Threads inside one run.
+            engine: "auto", "onnxruntime" or "tensorrt"; see `edge_runtime.engines.open_engine`.
+            precision: "int8", "fp32", or "fp16" (TensorRT only).
+            num_threads: Threads inside one run of ONNX Runtime.
+            cache_dir: Where `edge-screen engine build` put its engines; None: its default.
+            tensorrt: How to run a TensorRT engine; None: the defaults.
             allow_unproven_int8: Answer with an INT8 model whose gate did not pass; every result
                 says so.
 
@@ -121,13 +130,25 @@ class Screener:
         require_opencv()
         explicit = None if trusted_keys is None else Path(trusted_keys)
         bundle = read_bundle(Path(bundle_dir), trusted_keys=explicit)
-        opened = open_engine(bundle, engine=engine, precision=precision, num_threads=num_threads)
+        opened = open_engine(
+            bundle,
+            engine=engine,
+            precision=precision,
+            num_threads=num_threads,
+            cache_dir=None if cache_dir is None else Path(cache_dir),
+            tensorrt=tensorrt,
+        )
         return cls(bundle, opened, allow_unproven_int8=allow_unproven_int8)
 
     @property
     def bundle(self) -> Bundle:
         """The verified bundle."""
         return self._bundle
+
+    @property
+    def engine(self) -> Engine:
+        """The open engine; its `facts` say what it runs on."""
+        return self._engine
 
     def screen(
         self,
@@ -214,6 +235,7 @@ class Screener:
                 name=self._engine.name,
                 precision=self._engine.precision,
                 int8_gate=_gate_status(bundle),
+                details=self._engine.facts.details,
             ),
             warnings=tuple(warnings),
         )
@@ -224,11 +246,11 @@ def _standing_warnings(bundle: Bundle, engine: Engine) -> tuple[str, ...]:
     warnings = []
     if bundle.manifest.is_synthetic:
         warnings.append(SYNTHETIC_WARNING)
-    if engine.precision == "fp32":
-        warnings.append(FP32_WARNING)
+    if engine.precision in _OTHER_SCORES:
+        warnings.append(_OTHER_SCORES[engine.precision])
     if engine.precision.startswith("int8") and _gate_status(bundle) != PASSED:
         warnings.append(UNPROVEN_WARNING.format(status=_gate_status(bundle)))
-    return tuple(warnings)
+    return (*warnings, *engine.facts.warnings)
 
 
 def _gate_status(bundle: Bundle) -> str:

@@ -34,6 +34,7 @@ __all__ = [
     "find_trusted_keys",
     "generate_keypair",
     "sign_bundle",
+    "sign_bytes",
     "verify_signature",
 ]
 
@@ -106,19 +107,36 @@ def sign_bundle(folder: Path, private_key_path: Path) -> str:
         ConfigError: The private key is missing, unreadable or not Ed25519.
     """
     manifest = read_file(folder / "bundle.json", max_bytes=MAX_MANIFEST_BYTES)
-    key = _load_private_key(private_key_path)
-    key_id = _key_id(key.public_key().public_bytes_raw())
-    write_file(folder / "bundle.sig", _signature_file(key_id, key.sign(manifest)))
+    key_id, signature = sign_bytes(manifest, private_key_path)
+    write_file(folder / "bundle.sig", signature)
     return key_id
 
 
-def verify_signature(manifest: bytes, signature: bytes, trusted: Sequence[TrustedKey]) -> str:
-    """Check bundle.sig against bundle.json; return the id of the key that signed.
+def sign_bytes(data: bytes, private_key_path: Path) -> tuple[str, bytes]:
+    """Return the key id and the bytes of a signature file over `data`.
+
+    Raises:
+        ConfigError: The private key is missing, unreadable or not Ed25519.
+    """
+    key = _load_private_key(private_key_path)
+    key_id = _key_id(key.public_key().public_bytes_raw())
+    return key_id, _signature_file(key_id, key.sign(data))
+
+
+def verify_signature(
+    manifest: bytes,
+    signature: bytes,
+    trusted: Sequence[TrustedKey],
+    *,
+    name: str = "bundle.json",
+) -> str:
+    """Check a signature file against what it signs; return the id of the key that signed.
 
     Args:
-        manifest: The exact bytes of bundle.json.
-        signature: The exact bytes of bundle.sig.
+        manifest: The exact bytes of bundle.json, or of another signed file.
+        signature: The exact bytes of bundle.sig, or of the other file's signature.
         trusted: The keys that may sign.
+        name: Of the signed file, for messages.
 
     Raises:
         BundleSignatureError: Malformed, signed by a key that is not trusted, or not a
@@ -132,15 +150,16 @@ def verify_signature(manifest: bytes, signature: bytes, trusted: Sequence[Truste
     if key is None:
         known = ", ".join(sorted({key.key_id for key in trusted})) or "none"
         raise BundleSignatureError(
-            f"bundle.sig was made by key {key_id}, which is not trusted (trusted: {known}); "
+            f"the signature of {name} was made by key {key_id}, which is not trusted (trusted: "
+            f"{known}); "
             f"add the maker's .pub file to the trusted keys if you trust it"
         )
     try:
         Ed25519PublicKey.from_public_bytes(key.public_key).verify(raw_signature, manifest)
     except InvalidSignature as error:
         raise BundleSignatureError(
-            f"the signature by key {key_id} does not fit bundle.json; "
-            f"one of the two was changed: copy the bundle again"
+            f"the signature by key {key_id} does not fit {name}; "
+            f"one of the two was changed: copy both again"
         ) from error
     return key_id
 

@@ -4,7 +4,7 @@ In order: signature, every hash (both by `read_bundle`, which raises), the decod
 preprocessing of one encoded picture bit for bit, the golden pictures through FP32 and INT8
 (probabilities within the bundle's own tolerances, the same decision for every label), and one
 golden picture through the portable INT8 file, which must load here and agree with the INT8 form
-that screens.
+that screens. When an engine is named, `edge_runtime.agreement` holds it against ONNX Runtime.
 
 A decision counts as changed only where the expected probability is further from the threshold
 than the tolerance: closer to it, an honest difference in rounding may fall on either side.
@@ -12,7 +12,6 @@ than the tolerance: closer to it, an honest difference in rounding may fall on e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_runtime.agreement import Agreement, EngineRequest, compare_engines
 from edge_runtime.bundle import Bundle, read_bundle
-from edge_runtime.decision import probability
 from edge_runtime.engines import PRECISIONS, Engine, bundle_precision, open_engine
-from edge_runtime.errors import BundleFormatError, EdgeScreenError, VerificationError
+from edge_runtime.errors import BundleFormatError, EdgeScreenError, EngineError, VerificationError
 from edge_runtime.golden import GoldenVectors
-from edge_runtime.manifest import LabelSpec
+from edge_runtime.label_scores import all_labels, probabilities, run_logits, thresholds
 from edge_runtime.opencv_floor import opencv_problem
 from edge_runtime.preprocess import load_for_model
 from edge_runtime.result import NOTICE
@@ -54,6 +53,7 @@ class VerificationReport:
     key_id: str | None
     trusted_from: str | None
     checks: tuple[Check, ...]
+    agreement: Agreement | None = None
 
     @property
     def passed(self) -> bool:
@@ -75,9 +75,17 @@ class VerificationReport:
 
 
 def verify_bundle(
-    bundle_dir: Path | str, *, trusted_keys: Path | str | None = None
+    bundle_dir: Path | str,
+    *,
+    trusted_keys: Path | str | None = None,
+    request: EngineRequest | None = None,
 ) -> VerificationReport:
     """Verify a bundle on this machine.
+
+    Args:
+        bundle_dir: The bundle.
+        trusted_keys: As for `Screener.open`.
+        request: An engine to hold against ONNX Runtime on top of the other checks.
 
     Returns:
         A report whose checks may have failed; `raise_if_failed` turns it into an error.
@@ -101,6 +109,10 @@ def verify_bundle(
         *(_check_precision(bundle, golden, precision) for precision in PRECISIONS),
         _check_portable(bundle, golden),
     ]
+    agreement = None
+    if request is not None:
+        agreement, check = _check_engine(bundle, request)
+        checks.append(check)
     return VerificationReport(
         bundle_name=bundle.manifest.name,
         bundle_version=bundle.manifest.version,
@@ -109,7 +121,27 @@ def verify_bundle(
         key_id=bundle.key_id,
         trusted_from=bundle.trusted_from,
         checks=tuple(checks),
+        agreement=agreement,
     )
+
+
+def _check_engine(bundle: Bundle, request: EngineRequest) -> tuple[Agreement | None, Check]:
+    """Hold the engine against ONNX Runtime; an engine that fails is a check that failed."""
+    name = f"engine {request.engine}"
+    try:
+        found = compare_engines(bundle, request)
+    except EngineError as error:
+        return None, Check(name=name, passed=False, detail=str(error))
+    counts = (
+        f"{found.precision} against {found.reference} on {found.num_golden} golden pictures and "
+        f"{found.num_pictures} photographs ({len(found.not_compared)} more reach no model): "
+        f"largest difference {found.max_difference:.2e} (allowed {found.atol_probability:.2e}), "
+        f"{found.num_changed} decisions changed, {len(found.flips) - found.num_changed} more "
+        "within the tolerance of a threshold"
+    )
+    problem = found.problem
+    detail = counts if problem is None else f"{problem}: {counts}"
+    return found, Check(name=name, passed=problem is None, detail=detail)
 
 
 def _check_decoder() -> Check:
@@ -137,7 +169,7 @@ def _check_precision(bundle: Bundle, golden: GoldenVectors, precision: str) -> C
     """Run every golden picture and compare probabilities and decisions."""
     name, key = f"golden {precision}", bundle_precision(precision)
     try:
-        engine = open_engine(bundle, precision=precision)
+        engine = open_engine(bundle, engine="onnxruntime", precision=precision)
         actual = _run_all(engine, golden.image_nhwc)
         return _compare(bundle, name, _tolerance(bundle, key), actual, _expected(golden, key))
     except EdgeScreenError as error:
@@ -173,14 +205,10 @@ def _open_portable(bundle: Bundle) -> Engine:
 
 def _run_all(engine: Engine, images_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return (G, L + 1) logits and close the engine; the last column is gradability."""
-    rows = []
     try:
-        for image_hwc in images_nhwc:
-            output = engine.run(image_hwc[None])
-            rows.append(np.append(output.logits, np.float32(output.gradability_logit)))
+        return np.stack([run_logits(engine, image_hwc) for image_hwc in images_nhwc])
     finally:
         engine.close()
-    return np.stack(rows).astype(np.float32)
 
 
 def _expected(golden: GoldenVectors, key: str) -> NDArray[np.float32]:
@@ -201,12 +229,12 @@ def _compare(
     expected: NDArray[np.float32],
 ) -> Check:
     """Compare (G, L + 1) logits as probabilities and as decisions."""
-    labels = (*bundle.manifest.labels, bundle.manifest.gradability)
-    p_actual, p_expected = _probabilities(labels, actual), _probabilities(labels, expected)
+    labels = all_labels(bundle)
+    p_actual, p_expected = probabilities(labels, actual), probabilities(labels, expected)
     max_difference = float(np.abs(p_actual - p_expected).max())
-    thresholds = np.array([_threshold(label) for label in labels])
-    flipped = (p_actual >= thresholds) != (p_expected >= thresholds)
-    is_clear = np.abs(p_expected - thresholds) > atol
+    limits = thresholds(labels)
+    flipped = (p_actual >= limits) != (p_expected >= limits)
+    is_clear = np.abs(p_expected - limits) > atol
     num_flips = int(np.count_nonzero(flipped & is_clear))
     detail = (
         f"{len(actual)} picture(s), {p_actual.size} probabilities, largest difference "
@@ -217,24 +245,3 @@ def _compare(
         detail += f", {num_rounded} more within the tolerance of a threshold"
     passed = max_difference <= atol and num_flips == 0
     return Check(name=name, passed=passed, detail=detail)
-
-
-def _probabilities(labels: Sequence[LabelSpec], logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the calibrated probabilities of (G, L + 1) logits."""
-    temperatures = [_temperature(label) for label in labels]
-    rows = [
-        [probability(float(z), t) for z, t in zip(row, temperatures, strict=True)] for row in logits
-    ]
-    return np.array(rows, np.float64)
-
-
-def _temperature(label: LabelSpec) -> float:
-    if label.temperature is None:
-        raise BundleFormatError(f"label {label.name!r} has no temperature; calibrate again")
-    return label.temperature
-
-
-def _threshold(label: LabelSpec) -> float:
-    if label.operating_point is None:
-        raise BundleFormatError(f"label {label.name!r} has no operating point; calibrate again")
-    return label.operating_point.threshold

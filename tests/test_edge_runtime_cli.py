@@ -117,8 +117,11 @@ def test_json_is_one_line_an_examination_in_the_order_given(
 
 def test_precision_is_what_was_asked(built: BuiltBundle, image: Path) -> None:
     (value,) = lines(run("screen", built.folder, image, "--json", "--precision", "fp32"))
-    expected = {"name": "onnxruntime", "precision": "fp32", "int8_gate": "passed"}
-    assert value["engine"] == expected
+    engine = value["engine"]
+    assert (engine["name"], engine["precision"]) == ("onnxruntime", "fp32")
+    assert engine["int8_gate"] == "passed"
+    assert engine["details"]["provider"] == "CPUExecutionProvider"
+    assert "TensorRT is not installed" in engine["details"]["chosen"]
     assert run("screen", built.folder, image, "--precision", "fp16").exit_code == 2
 
 

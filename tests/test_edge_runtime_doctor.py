@@ -6,8 +6,8 @@ import json
 import sys
 
 import pytest
-from fake_tensorrt.fake import FakeTensorRT
 from trt_factory import ORIN
+from trt_machine import make_machine
 
 from edge_runtime.doctor import cpu_features, diagnose
 from edge_runtime.report_text import doctor_text
@@ -22,13 +22,18 @@ GOOD = {
 }
 
 
+@pytest.fixture(autouse=True)
+def no_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without TensorRT, whatever this one has."""
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+
+
 def test_a_healthy_machine_has_no_problem() -> None:
     report = diagnose(find_version=GOOD.get)
     assert report.problems == ()
     assert report.can_screen
     assert report.engine == "onnxruntime"
-    assert "TensorRT cannot run here: TensorRT cannot be imported" in report.engine_reason
-    assert report.tensorrt.version is None
+    assert "because TensorRT is not installed" in report.engine_reason
     assert "CPUExecutionProvider" in report.providers
     assert json.loads(json.dumps(report.to_dict()))["can_screen"] is True
     assert "PROBLEM" not in doctor_text(report)
@@ -47,30 +52,6 @@ def test_problems_are_named_with_a_remedy(changes: dict[str, str | None], proble
     assert len(report.problems) == 1
     assert problem in report.problems[0]
     assert "PROBLEM" in doctor_text(report)
-
-
-@pytest.mark.parametrize(
-    ("version", "lines"),
-    [
-        ("10.3.0", ("int8     model.int8.onnx, weakly typed",)),
-        (
-            "11.4.0.106",
-            ("model.int8.onnx, strongly typed", "fp16     none: TensorRT 11 has no FP16"),
-        ),
-    ],
-)
-def test_tensorrt_is_described_by_version_typing_and_file(
-    version: str, lines: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("edge_runtime.engines.trt_survey.read_device", lambda: ORIN)
-    with FakeTensorRT(version).installed():
-        report = diagnose(find_version=GOOD.get)
-    text = doctor_text(report)
-    assert f"TensorRT   {version} (Orin, 8.7)" in text
-    for line in lines:
-        assert line in text
-    assert "TensorRT is here and runs when it is asked for" in report.engine_reason
-    assert json.loads(json.dumps(report.to_dict()))["tensorrt"]["version"] == version
 
 
 @pytest.mark.parametrize("version", ["4.10.0", "4.8.0-dev", "unknown"])
@@ -92,6 +73,43 @@ def test_without_onnxruntime_nothing_can_screen(monkeypatch: pytest.MonkeyPatch)
     assert "onnxruntime cannot be imported" in report.problems[0]
 
 
+def test_a_jetson_names_the_binding(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_machine(monkeypatch)
+    monkeypatch.setattr("edge_runtime.engines.trt_survey.read_device", lambda: ORIN)
+    report = diagnose(find_version=GOOD.get)
+    assert (report.engine, report.problems) == ("tensorrt", ())
+    assert report.cuda_bindings["cuda-python"] == ""
+    assert "CUDA       cuda-python found, pycuda not installed" in doctor_text(report)
+
+
+@pytest.mark.parametrize(
+    ("version", "binding", "problem"),
+    [
+        ("10.3.0", "none", "no Python binding of CUDA"),
+        ("10.3.0", "cuda-python", "no CUDA driver here"),
+    ],
+)
+def test_a_tensorrt_that_cannot_run_is_a_problem_and_not_hidden(
+    monkeypatch: pytest.MonkeyPatch, version: str, binding: str, problem: str
+) -> None:
+    make_machine(monkeypatch, version=version, binding=binding)
+    if "driver" not in problem:
+        monkeypatch.setattr("edge_runtime.engines.trt_survey.read_device", lambda: ORIN)
+    report = diagnose(find_version=GOOD.get)
+    assert problem in report.problems[0]
+    assert report.engine is None
+    assert not report.can_screen
+    assert "--engine onnxruntime" in report.engine_reason
+
+
+def test_a_tensorrt_of_jetpack_5_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = make_machine(monkeypatch)
+    machine.tensorrt.module.__version__ = "8.5.2"
+    monkeypatch.setattr("edge_runtime.engines.trt_survey.read_device", lambda: ORIN)
+    report = diagnose(find_version=GOOD.get)
+    assert "JetPack 5 is not supported" in report.problems[0]
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -103,3 +121,27 @@ def test_without_onnxruntime_nothing_can_screen(monkeypatch: pytest.MonkeyPatch)
 )
 def test_cpu_features_of_both_architectures(text: str, expected: tuple[str, ...]) -> None:
     assert cpu_features(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("version", "lines"),
+    [
+        ("10.3.0", ("int8     model.int8.onnx, weakly typed",)),
+        (
+            "11.4.0.106",
+            ("model.int8.onnx, strongly typed", "fp16     none: TensorRT 11 has no FP16"),
+        ),
+    ],
+)
+def test_tensorrt_is_described_by_version_typing_and_file(
+    version: str, lines: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_runtime.engines.trt_survey.read_device", lambda: ORIN)
+    make_machine(monkeypatch, version=version)
+    report = diagnose(find_version=GOOD.get)
+    text = doctor_text(report)
+    assert f"TensorRT   {version} (Orin, 8.7)" in text
+    for line in lines:
+        assert line in text
+    assert "TensorRT for a bundle whose engine" in report.engine_reason
+    assert json.loads(json.dumps(report.to_dict()))["tensorrt"]["version"] == version

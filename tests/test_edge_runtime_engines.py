@@ -232,13 +232,25 @@ def test_open_engine_runs_the_file_of_the_precision(
     opened.close()
 
 
-def test_tensorrt_is_refused_and_nothing_runs_in_its_place(bundle: Bundle) -> None:
-    with pytest.raises(EngineError, match="not built yet"):
+def test_tensorrt_that_is_missing_is_an_error_and_nothing_runs_in_its_place(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(EngineError, match="TensorRT cannot be imported"):
         open_engine(bundle, engine="tensorrt")
 
 
+def test_auto_says_why_it_is_onnxruntime(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    opened = open_engine(bundle)
+    assert opened.facts.details["chosen"].endswith("because TensorRT is not installed")
+    assert opened.facts.warnings == ()
+    assert "chosen" not in open_engine(bundle, engine="onnxruntime").facts.details
+
+
 @pytest.mark.parametrize(
-    "changes", [{"engine": "openvino"}, {"precision": "fp16"}, {"num_threads": 0}]
+    "changes",
+    [{"engine": "openvino"}, {"precision": "fp16"}, {"precision": "bf16"}, {"num_threads": 0}],
 )
 def test_unknown_settings_are_refused(bundle: Bundle, changes: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="use"):

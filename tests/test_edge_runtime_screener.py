@@ -17,7 +17,7 @@ from bundle_factory import BuiltBundle, build_bundle, fundus_png
 
 from edge_runtime import eye_pipeline
 from edge_runtime.bundle import Bundle, read_bundle
-from edge_runtime.engines import ModelOutput
+from edge_runtime.engines import EngineFacts, ModelOutput
 from edge_runtime.errors import (
     BundleFormatError,
     BundleSignatureError,
@@ -41,6 +41,7 @@ class FakeEngine:
 
     name = "onnxruntime"
     precision = "int8"
+    facts = EngineFacts()
 
     def __init__(
         self,
@@ -51,8 +52,10 @@ class FakeEngine:
     ) -> None:
         self.logits, self.gradability, self.before = logits, gradability, before
         self.num_runs = 0
+        self.timeout_s: float | None = None
 
-    def run(self, image_nhwc: np.ndarray) -> ModelOutput:
+    def run(self, image_nhwc: np.ndarray, *, timeout_s: float | None = None) -> ModelOutput:
+        self.timeout_s = timeout_s
         assert image_nhwc.ndim == 4
         self.num_runs += 1
         self.before()
@@ -104,13 +107,22 @@ def test_open_and_screen_with_the_real_engine(built: BuiltBundle, tmp_path: Path
     assert (result.engine.name, result.engine.precision) == ("onnxruntime", "int8")
 
 
+def test_the_engine_is_told_how_long_the_caller_waits(bundle: Bundle) -> None:
+    engine = FakeEngine()
+    Screener(bundle, engine).screen(GOOD)
+    assert engine.timeout_s is None
+    Screener(bundle, engine).screen(GOOD, deadline_ms=60_000.0)
+    assert engine.timeout_s is not None
+    assert 50.0 < engine.timeout_s < 60.0
+
+
 def test_the_model_sees_exactly_what_training_sees(built: BuiltBundle, bundle: Bundle) -> None:
     seen: list[np.ndarray] = []
 
     class Recorder(FakeEngine):
-        def run(self, image_nhwc: np.ndarray) -> ModelOutput:
+        def run(self, image_nhwc: np.ndarray, *, timeout_s: float | None = None) -> ModelOutput:
             seen.append(image_nhwc.copy())
-            return super().run(image_nhwc)
+            return super().run(image_nhwc, timeout_s=timeout_s)
 
     Screener(bundle, Recorder()).screen(GOOD)
     expected = load_for_model(GOOD, built.manifest.preprocess_spec())[1].image_hwc

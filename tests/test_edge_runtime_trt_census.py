@@ -43,7 +43,14 @@ def test_the_walk_is_not_blind() -> None:
         "BuilderFlag",
         "IBuilderConfig.progress_monitor",
         "IBuilderConfig.set_memory_pool_limit",
+        "ICudaEngine.create_execution_context",
         "ICudaEngine.get_tensor_mode",
+        "ICudaEngine.num_io_tensors",
+        "IExecutionContext.execute_async_v3",
+        "IExecutionContext.infer_shapes",
+        "IExecutionContext.set_input_shape",
+        "IExecutionContext.set_tensor_address",
+        "IProfiler.report_layer_time",
         "ILogger.VERBOSE",
         "IOptimizationProfile.set_shape",
         "IProgressMonitor.step_complete",
@@ -214,6 +221,21 @@ def test_a_planted_fault_is_found(what: str) -> None:
 @pytest.mark.parametrize("what", GOOD)
 def test_what_is_guarded_is_fine(what: str) -> None:
     assert findings(textwrap.dedent(GOOD[what])) == []
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "path"),
+    [
+        ("execute_async_v3", "execute_async_v2", "IExecutionContext.execute_async_v2"),
+        ("num_io_tensors", "num_bindings", "ICudaEngine.num_bindings"),
+        ("context.set_input_shape", "context.set_binding", "IExecutionContext.set_binding"),
+        ("trt.Runtime", "trt.Runtme", "Runtme"),
+    ],
+)
+def test_a_fault_planted_into_the_real_session_is_found(good: str, bad: str, path: str) -> None:
+    text = SOURCES["edge_runtime/engines/trt_session.py"]
+    assert good in text
+    assert path in {one.path for one in findings(text.replace(good, bad), OWN_NAMES)}
 
 
 def test_a_fault_planted_into_the_real_builder_is_found() -> None:

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge_runtime.engines import ModelOutput
+from edge_runtime.engines import EngineFacts, ModelOutput
+from edge_runtime.engines.io_contract import (
+    INPUT_NAME,
+    OUTPUT_NAMES,
+    check_image,
+    check_output_shapes,
+    to_model_output,
+)
 from edge_runtime.errors import EngineError
 
 if TYPE_CHECKING:
@@ -15,8 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["PROVIDERS", "OrtEngine"]
 
 PROVIDERS = ["CPUExecutionProvider"]
-_INPUT = "image_nhwc"
-_OUTPUTS = ("logits", "gradability_logit", "embedding", "evidence")
 _LOG_ERRORS_ONLY = 3
 
 
@@ -33,6 +38,7 @@ class OrtEngine:
         size_px: int,
         num_labels: int,
         num_threads: int = 1,
+        facts: EngineFacts | None = None,
     ) -> None:
         """Load the graph and check it against the contract.
 
@@ -43,6 +49,7 @@ class OrtEngine:
             size_px: Side S of the input picture.
             num_labels: L.
             num_threads: Threads inside one run.
+            facts: What the opener knows already, for example why this engine.
 
         Raises:
             EngineError: If ONNX Runtime is missing, refuses the graph, uses another provider than
@@ -53,29 +60,33 @@ class OrtEngine:
         self._session: Any = _load(model_bytes, num_threads)
         _check_input(self._session.get_inputs(), self._shape)
         self._output_shapes = _check_outputs(self._session.get_outputs(), num_labels)
+        self._facts = (facts or EngineFacts()).with_more(_details(num_threads))
 
-    def run(self, image_nhwc: NDArray[np.uint8]) -> ModelOutput:
-        """Run one picture, uint8 (1, S, S, 3) RGB.
+    @property
+    def facts(self) -> EngineFacts:
+        """What it runs on."""
+        return self._facts
+
+    def run(self, image_nhwc: NDArray[np.uint8], *, timeout_s: float | None = None) -> ModelOutput:
+        """Run one picture, uint8 (1, S, S, 3) RGB; a run on the CPU cannot be left early.
 
         Raises:
             EngineError: If the engine is closed, the run fails, or an output is not finite.
             ValueError: If the picture has another shape or dtype (an error of the caller).
         """
-        if image_nhwc.shape != self._shape or image_nhwc.dtype != np.uint8:
-            raise ValueError(
-                f"image_nhwc is {image_nhwc.dtype} {image_nhwc.shape}, not uint8 {self._shape}"
-            )
+        del timeout_s
+        check_image(image_nhwc, self._shape)
         session = self._session
         if session is None:
             raise EngineError("the engine is closed; open the Screener again")
         try:
-            values = session.run(list(_OUTPUTS), {_INPUT: np.ascontiguousarray(image_nhwc)})
+            values = session.run(list(OUTPUT_NAMES), {INPUT_NAME: np.ascontiguousarray(image_nhwc)})
         except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
             raise EngineError(
                 f"ONNX Runtime failed in a run ({type(error).__name__}: {error}); "
                 "run `edge-screen verify` on the bundle"
             ) from error
-        return self._unpack(dict(zip(_OUTPUTS, values, strict=True)))
+        return self._unpack(dict(zip(OUTPUT_NAMES, values, strict=True)))
 
     def close(self) -> None:
         """Release the session."""
@@ -85,14 +96,17 @@ class OrtEngine:
         for name, value in values.items():
             if value.shape != self._output_shapes[name]:
                 raise EngineError(f"output {name} came back as {value.shape}; verify the bundle")
-            if not np.isfinite(value).all():
-                raise EngineError(f"output {name} is not finite; run `edge-screen verify`")
-        return ModelOutput(
-            logits=values["logits"][0],
-            gradability_logit=float(values["gradability_logit"][0, 0]),
-            embedding=values["embedding"][0],
-            evidence=values["evidence"][0],
-        )
+        return to_model_output(values)
+
+
+def _details(num_threads: int) -> dict[str, str]:
+    import onnxruntime as ort
+
+    return {
+        "onnxruntime": str(ort.__version__),
+        "provider": PROVIDERS[0],
+        "threads": str(num_threads),
+    }
 
 
 def _load(model_bytes: bytes, num_threads: int) -> Any:
@@ -121,7 +135,7 @@ def _load(model_bytes: bytes, num_threads: int) -> Any:
 
 def _check_input(inputs: Any, shape: tuple[int, ...]) -> None:
     found = [(i.name, i.type, tuple(i.shape)) for i in inputs]
-    expected = [(_INPUT, "tensor(uint8)", shape)]
+    expected = [(INPUT_NAME, "tensor(uint8)", shape)]
     if found != expected:
         raise EngineError(f"the graph's input is {found}, not {expected}; export the bundle again")
 
@@ -130,20 +144,7 @@ def _check_outputs(outputs: Any, num_labels: int) -> dict[str, tuple[int, ...]]:
     """Return the shape of every output, which must be known numbers in the contract's form."""
     shapes = {o.name: tuple(o.shape) for o in outputs}
     types = {o.type for o in outputs}
-    if set(shapes) != set(_OUTPUTS) or types != {"tensor(float)"}:
-        raise EngineError(f"the graph's outputs are {shapes} of {types}, not float {_OUTPUTS}")
-    known = all(type(n) is int and n > 0 for shape in shapes.values() for n in shape)
-    fits = (
-        shapes["logits"] == (1, num_labels)
-        and shapes["gradability_logit"] == (1, 1)
-        and len(shapes["embedding"]) == 2
-        and shapes["embedding"][0] == 1
-        and len(shapes["evidence"]) == 4
-        and shapes["evidence"][:2] == (1, num_labels)
-    )
-    if not (known and fits):
-        raise EngineError(
-            f"the graph's outputs are {shapes}; expected logits (1, {num_labels}), "
-            f"gradability_logit (1, 1), embedding (1, D), evidence (1, {num_labels}, h, w)"
-        )
+    if types != {"tensor(float)"}:
+        raise EngineError(f"the graph's outputs are {shapes} of {types}, not float {OUTPUT_NAMES}")
+    check_output_shapes(shapes, num_labels)
     return shapes

@@ -23,7 +23,7 @@ from edge_runtime.engines.trt_capabilities import check_recipe, import_tensorrt,
 from edge_runtime.engines.trt_device import DeviceIdentity, read_device
 from edge_runtime.engines.trt_recipe import EngineRecipe, cache_key, make_recipe
 from edge_runtime.engines.trt_sidecar import SIDECAR_VERSION, Sidecar, TensorSpec
-from edge_runtime.errors import BundleSignatureError, ConfigError, EngineError
+from edge_runtime.errors import BundleSignatureError, ConfigError, EngineError, EngineNotBuiltError
 from edge_runtime.machine_memory import available_bytes
 
 if TYPE_CHECKING:
@@ -80,8 +80,8 @@ def ensure_plan(
 
     Raises:
         ConfigError: An argument is unknown, or the cache folder is not safe to load from.
-        EngineError: TensorRT is missing or does not fit, the build failed, or `if_missing` is
-            "refuse" and there is no entry.
+        EngineError: TensorRT is missing or does not fit, or the build failed.
+        EngineNotBuiltError: `if_missing` is "refuse" and there is no entry.
         BundleError: The bundle is unsigned or lacks a file.
     """
     _check_request(bundle, if_missing)
@@ -95,7 +95,7 @@ def ensure_plan(
     key = cache_key(recipe, device)
     entry, reasons = (None, ()) if rebuild else cache.find(key, recipe, device)
     if entry is None and if_missing == "refuse":
-        raise EngineError(_missing_text(recipe, device, reasons))
+        raise EngineNotBuiltError(_missing_text(recipe, device, reasons))
     if entry is not None:
         return _loaded(entry, was_built=False, messages=notes)
     with cache.building(tell) as work_dir:

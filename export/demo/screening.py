@@ -131,7 +131,9 @@ def _screen_damaged(pictures: list[bytes], bundle_dir: Path, trusted_keys: Path)
     """Damage every picture in every way and screen it where 'no refer' comes easiest."""
     bundle = permissive(read_bundle(bundle_dir, trusted_keys=trusted_keys))
     damaged = [bad for good in pictures for bad in damaged_files(good).values()]
-    with Screener(bundle, open_engine(bundle), allow_unproven_int8=True) as screener:
+    with Screener(
+        bundle, open_engine(bundle, engine="onnxruntime"), allow_unproven_int8=True
+    ) as screener:
         answers = [screener.screen(data).disposition for data in damaged]
         control = [screener.screen(data).disposition for data in pictures]
     return UnreadableFiles(
