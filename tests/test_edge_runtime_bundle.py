@@ -52,7 +52,9 @@ def no_variable(monkeypatch):
 
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory):
-    return build_bundle(tmp_path_factory.mktemp("made") / "bundle")
+    """With the optional file, so that all of a bundle is damaged in turn."""
+    folder = tmp_path_factory.mktemp("made") / "bundle"
+    return build_bundle(folder, models={"int8_fp16": tiny_onnx()})
 
 
 @pytest.fixture
@@ -382,7 +384,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path, monkeypatch):
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path, built):
-    again = build_bundle(tmp_path / "again" / "bundle")
+    again = build_bundle(tmp_path / "again" / "bundle", models={"int8_fp16": tiny_onnx()})
     for name in set(_FILES) - {"bundle.sig"}:
         assert (again.folder / name).read_bytes() == (built.folder / name).read_bytes()
 
