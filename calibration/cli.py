@@ -87,6 +87,23 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON for mac
     is_flag=True,
     help="Write the bundle though the gate failed; `screen` refuses its INT8 model.",
 )
+@click.option(
+    "--search", is_flag=True, help="If the gate fails, equalise, then revert layers to float."
+)
+@click.option(
+    "--search-seconds",
+    type=click.FloatRange(0.0, min_open=True),
+    default=3600.0,
+    show_default=True,
+    help="Time budget of --search.",
+)
+@click.option(
+    "--residual-pairs",
+    type=click.Choice(["both", "identity"]),
+    default="both",
+    show_default=True,
+    help="Q/DQ at a residual Add; 'identity' leaves TensorRT a fusion and a CPU float layers.",
+)
 @click.option("--report", type=_PATH, help="Write the gate's report there, however it ended.")
 @click.option("--trt-cache", type=_PATH, help="Write the ranges for TensorRT's implicit INT8, too.")
 @click.option(
@@ -173,6 +190,7 @@ def keygen(out: Path, as_json: bool) -> None:
 
 def _config(settings: dict[str, Any]) -> Any:
     """The configuration that the options ask for."""
+    from calibration.accuracy import SearchConfig
     from calibration.config import CalibrationConfig
     from calibration.gate import GateLimits
     from calibration.observers import RangeMethod
@@ -191,6 +209,10 @@ def _config(settings: dict[str, Any]) -> Any:
             max_auroc_drop=settings["max_auroc_drop"],
             max_sensitivity_drop=settings["max_sensitivity_drop"],
             max_specificity_drop=settings["max_specificity_drop"],
+        ),
+        residual_pairs=settings["residual_pairs"],
+        search=(
+            SearchConfig(max_seconds=settings["search_seconds"]) if settings["search"] else None
         ),
         seed=settings["seed"],
     )
@@ -228,6 +250,7 @@ def _as_dict(bundle: Path, outcome: CalibrationOutcome) -> dict[str, Any]:
         "labels": dataclass_to_dict(manifest.labels),
         "gradability": dataclass_to_dict(manifest.gradability),
         "gate": dataclass_to_dict(outcome.gate.report),
+        "search": None if outcome.search is None else outcome.search.to_dict(),
         "figures": dataclass_to_dict(manifest.metrics["int8_val"]),
         "notice": _NOTICE,
     }
@@ -261,4 +284,6 @@ def _as_text(bundle: Path, outcome: CalibrationOutcome) -> list[str]:
         f"{report.num_decisions} decisions flipped"
     )
     lines += [f"  {reason}" for reason in report.reasons]
+    if outcome.search is not None:
+        lines.append(f"search: {outcome.search.sentence()}")
     return [*lines, _NOTICE]

@@ -1,7 +1,7 @@
 """The text that TensorRT 8 and 10 keep INT8 scales in, for builds without Q/DQ (implicit INT8).
 
     TRT-8601-EntropyCalibration2          version of TensorRT, algorithm
-    /stem/Relu_output_0: 3d0a1f2b         tensor of model.fp32.onnx: amax / 127 as float32 in hex
+    /stem/Relu_output_0: 3d0a1f2b         tensor of model.fp32.onnx: its scale as float32 in hex
 
 TensorRT reads it instead of running images when the header is its own; with another version or
 algorithm it says "Calibration table does not match calibrator algorithm type" and starts over.
@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from calibration.onnx_graph import consumers, load_model
-from calibration.quantize import QuantizationPlan
+from calibration.quantize import QuantizationPlan, activation_scales
 from edge_runtime.errors import BundleFormatError, ConfigError
 from edge_runtime.safe_files import write_file
 
@@ -140,8 +140,7 @@ def cache_scales(
         amax: largest magnitude held, for every tensor of `plan.observed`.
     """
     graph = load_model(fp32).graph
-    scales = {plan.input_tensor: float(np.float32(plan.input_step))}
-    scales.update((name, float(np.float32(amax[name] / 127))) for name in plan.observed)
+    scales = {name: float(scale) for name, scale in activation_scales(plan, amax).items()}
     readers, outputs = consumers(graph), {output.name for output in graph.output}
     for node in reversed(graph.node):
         source = node.input[0] if node.op_type in _KEEP_RANGE else ""

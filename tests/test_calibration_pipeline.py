@@ -17,6 +17,7 @@ from calibration_graphs import LABELS, build_student
 from click.testing import CliRunner
 from onnx import numpy_helper
 
+from calibration.accuracy import SearchConfig
 from calibration.cli import calibrate, keygen
 from calibration.config import CalibrationConfig
 from calibration.gate import GateLimits
@@ -227,6 +228,44 @@ def test_a_refused_gate_leaves_the_bundle_untouched(workshop, bundle_dir, tmp_pa
         data = (workshop / "data" / row[5]).read_bytes()
         assert hashlib.sha256(data).hexdigest() == flip["image_sha256"]
     assert content["report"]["flips"]
+
+
+def test_a_search_reverts_layers_until_the_gate_passes(workshop, bundle_dir, tmp_path):
+    """Coarse ranges make INT8 fail; the search finds layers that rescue it and says which."""
+    coarse = replace(
+        CONFIG,
+        method=RangeMethod(name="percentile", percentile=60.0),
+        limits=GateLimits(max_auroc_drop=0.03, max_sensitivity_drop=0.2, max_specificity_drop=0.2),
+    )
+    with pytest.raises(GateRefusedError):
+        run(workshop, bundle_dir, coarse)
+    report = tmp_path / "report.json"
+    searching = replace(coarse, search=SearchConfig(max_seconds=600.0, num_images=8))
+    outcome = run(workshop, bundle_dir, searching, report_path=report)
+    assert outcome.gate.report.status != "failed"
+    assert outcome.search.passed
+    record = json.loads(report.read_text())["search"]
+    assert record["passed"]
+    assert record["summary"] == outcome.search.sentence()
+    bundle = read_bundle(bundle_dir, trusted_keys=None, require_signature=False)
+    assert bundle.manifest.provenance["search"] == record
+    reverted = [row["group"] for row in record["sensitivities"] if row["is_float"]]
+    assert set(reverted) <= set(bundle.manifest.int8.float_nodes)
+    assert bundle.model_bytes("int8") == outcome.search.files.portable
+    assert bundle.model_bytes("int8_fp16") == outcome.search.files.half
+
+
+def test_an_unreachable_gate_names_the_best_found_and_changes_nothing(workshop, bundle_dir):
+    before = contents(bundle_dir)
+    searching = replace(
+        CONFIG,
+        method=RangeMethod(name="percentile", percentile=60.0),
+        limits=SMALLEST,
+        search=SearchConfig(max_seconds=1e-9, num_images=8),
+    )
+    with pytest.raises(GateRefusedError, match=r"Search: best found, which does not pass.*budget"):
+        run(workshop, bundle_dir, searching)
+    assert contents(bundle_dir) == before
 
 
 def test_a_failed_bundle_is_written_on_demand_and_screens_only_on_demand(workshop, bundle_dir):
