@@ -128,9 +128,13 @@ def _equalize_pair(
     axis = 0 if is_depthwise else 1
     after = np.abs(np.moveaxis(w2, axis, 0)).reshape(w1.shape[0], -1).max(axis=1)
     usable = (reach > 0) & (after > 0)
+    if not usable.any():
+        return False
+    wanted = np.rint(0.5 * np.log2(reach[usable] / after[usable]))
+    # The tensor as a whole keeps its range; a channel that no image woke keeps its own, sweep
+    # after sweep: on other images it may speak.
     doublings = np.zeros(len(reach))
-    doublings[usable] = np.rint(0.5 * np.log2(reach[usable] / after[usable]))
-    doublings -= np.rint(np.median(doublings))  # the tensor as a whole keeps its range
+    doublings[usable] = wanted - np.rint(np.median(wanted))
     factor = np.exp2(np.clip(doublings, -_MOST_DOUBLINGS, _MOST_DOUBLINGS)).astype(np.float32)
     if (factor == 1).all():
         return False

@@ -37,6 +37,7 @@ __all__ = [
 # A bias is a whole number of steps s_x * s_w. Below 2**22 steps float32 holds every such number
 # exactly, and int32 accumulators keep ample room for the products.
 _MAX_BIAS_STEPS = 2.0**22
+_LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
 def quantize(model_bytes: bytes, plan: QuantizationPlan, amax: Mapping[str, float]) -> bytes:
@@ -74,7 +75,7 @@ def activation_scales(plan: QuantizationPlan, amax: Mapping[str, float]) -> dict
 
 def _scale(name: str, amax: Mapping[str, float]) -> np.float32:
     value = amax.get(name, np.nan) / 127
-    if not (np.isfinite(value) and np.finfo(np.float32).tiny < value < np.finfo(np.float16).max):
+    if not (np.isfinite(value) and np.finfo(np.float32).tiny < value < _LARGEST_HALF):
         raise BundleFormatError(
             f"the INT8 range of activation '{name}' is {amax.get(name)}; observe it on images first"
         )

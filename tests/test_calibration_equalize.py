@@ -108,3 +108,18 @@ def test_channel_statistics_and_no_image():
     np.testing.assert_allclose(stats.mean, array.mean((0, 2, 3)), rtol=1e-5)
     with pytest.raises(EngineError, match="no image"):
         observe_channels(model, ["layer1.relu1"], pictures[:0])
+
+
+def test_a_channel_that_no_image_woke_keeps_its_scale():
+    """Asleep on these images is not dead: a factor a sweep would let it shout on others."""
+    model = onnx.load_model_from_string(uneven_student(5))
+    for tensor in model.graph.initializer:
+        if tensor.name == "expand.bias":
+            value = numpy_helper.to_array(tensor).copy()
+            value[3] = -1e6
+            tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+    equal, _ = equalize(model.SerializeToString(), images())
+    graph = onnx.load_model_from_string(equal).graph
+    values = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+    (conv,) = (n for n in graph.node if n.op_type == "Conv" and "expand" in n.input[1])
+    assert values[conv.input[2]][3] == -1e6

@@ -383,7 +383,7 @@ def test_the_ranges_are_written_for_implicit_int8_as_well(workshop, bundle_dir, 
     found = parse_cache(cache.read_text())
     ranges = read_bundle(bundle_dir, trusted_keys=workshop / "keys").manifest.provenance
     for name, amax in ranges["calibrate"]["ranges"].items():
-        assert found.scales[name] == np.float32(amax / 127)
+        assert amax / 127 <= found.scales[name] <= amax / 127 * (1 + 2**-10)  # up to float16
     before = contents(bundle_dir)
     arguments[-1] = "11.4.0"
     refused = CliRunner().invoke(calibrate, arguments)
