@@ -27,6 +27,7 @@ from edge_runtime.errors import BundleFormatError, ConfigError, GateRefusedError
 from edge_runtime.examination import Examination
 from edge_runtime.eye_pipeline import EyePipeline
 from edge_runtime.gate_record import PASSED
+from edge_runtime.golden_check import require_golden
 from edge_runtime.manifest import SYNTHETIC_WARNING
 from edge_runtime.opencv_floor import require_opencv
 from edge_runtime.result import (
@@ -126,6 +127,7 @@ class Screener:
             BundleError: If the bundle cannot be trusted or used.
             ConfigError: If an argument is out of range.
             EngineError: If the engine cannot be opened, or OpenCV is too old to decode with.
+            VerificationError: If a TensorRT engine does not give the bundle's recorded answers.
         """
         require_opencv()
         explicit = None if trusted_keys is None else Path(trusted_keys)
@@ -139,7 +141,10 @@ class Screener:
             tensorrt=tensorrt,
         )
         try:
-            return cls(bundle, opened, allow_unproven_int8=allow_unproven_int8)
+            screener = cls(bundle, opened, allow_unproven_int8=allow_unproven_int8)
+            if opened.name == "tensorrt":  # compiled on this device, by nobody checked before
+                require_golden(bundle, opened)
+            return screener
         except BaseException:
             opened.close()
             raise

@@ -18,14 +18,13 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_runtime.agreement import Agreement, EngineRequest, compare_engines
 from edge_runtime.bundle import Bundle, read_bundle
-from edge_runtime.engines import PRECISIONS, Engine, bundle_precision, open_engine
+from edge_runtime.engines import PRECISIONS, Engine, open_engine
 from edge_runtime.errors import BundleFormatError, EdgeScreenError, EngineError, VerificationError
 from edge_runtime.golden import GoldenVectors
-from edge_runtime.label_scores import all_labels, probabilities, run_logits, thresholds
+from edge_runtime.golden_check import compare_golden
 from edge_runtime.opencv_floor import opencv_problem
 from edge_runtime.preprocess import load_for_model
 from edge_runtime.result import NOTICE
@@ -106,8 +105,8 @@ def verify_bundle(
         Check(name="hashes", passed=True, detail=f"{len(bundle.contents)} files"),
         _check_decoder(),
         _check_preprocessing(bundle, golden),
-        *(_check_precision(bundle, golden, precision) for precision in PRECISIONS),
-        _check_portable(bundle, golden),
+        *(_check_precision(bundle, precision) for precision in PRECISIONS),
+        _check_portable(bundle),
     ]
     agreement = None
     if request is not None:
@@ -165,18 +164,18 @@ def _check_preprocessing(bundle: Bundle, golden: GoldenVectors) -> Check:
     return Check(name=name, passed=False, detail=detail)
 
 
-def _check_precision(bundle: Bundle, golden: GoldenVectors, precision: str) -> Check:
+def _check_precision(bundle: Bundle, precision: str) -> Check:
     """Run every golden picture and compare probabilities and decisions."""
-    name, key = f"golden {precision}", bundle_precision(precision)
+    name = f"golden {precision}"
     try:
-        engine = open_engine(bundle, engine="onnxruntime", precision=precision)
-        actual = _run_all(engine, golden.image_nhwc)
-        return _compare(bundle, name, _tolerance(bundle, key), actual, _expected(golden, key))
+        return _check_golden(
+            bundle, name, open_engine(bundle, engine="onnxruntime", precision=precision)
+        )
     except EdgeScreenError as error:
         return Check(name=name, passed=False, detail=str(error))
 
 
-def _check_portable(bundle: Bundle, golden: GoldenVectors) -> Check:
+def _check_portable(bundle: Bundle) -> Check:
     """Load model.int8.onnx, which no CPU screens with, and hold one picture against the CPU form.
 
     The file is for TensorRT. Both carry the same integers, so the CPU form's golden outputs are
@@ -184,12 +183,20 @@ def _check_portable(bundle: Bundle, golden: GoldenVectors) -> Check:
     """
     name = "portable int8"
     try:
-        engine = _open_portable(bundle)
-        actual = _run_all(engine, golden.image_nhwc[:1])
-        expected = _expected(golden, "int8_cpu")[:1]
-        return _compare(bundle, name, _tolerance(bundle, "int8_cpu"), actual, expected)
+        return _check_golden(bundle, name, _open_portable(bundle), num_pictures=1)
     except EdgeScreenError as error:
         return Check(name=name, passed=False, detail=str(error))
+
+
+def _check_golden(
+    bundle: Bundle, name: str, engine: Engine, *, num_pictures: int | None = None
+) -> Check:
+    """Compare and close the engine."""
+    try:
+        found = compare_golden(bundle, engine, num_pictures=num_pictures)
+    finally:
+        engine.close()
+    return Check(name=name, passed=found.passed, detail=found.detail)
 
 
 def _open_portable(bundle: Bundle) -> Engine:
@@ -201,47 +208,3 @@ def _open_portable(bundle: Bundle) -> Engine:
         size_px=bundle.manifest.preprocess_spec().size_px,
         num_labels=len(bundle.manifest.labels),
     )
-
-
-def _run_all(engine: Engine, images_nhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return (G, L + 1) logits and close the engine; the last column is gradability."""
-    try:
-        return np.stack([run_logits(engine, image_hwc) for image_hwc in images_nhwc])
-    finally:
-        engine.close()
-
-
-def _expected(golden: GoldenVectors, key: str) -> NDArray[np.float32]:
-    """Return the recorded (G, L + 1) logits of 'fp32' or 'int8_cpu', gradability last."""
-    return np.concatenate([golden.logits[key], golden.gradability_logit[key]], axis=1)
-
-
-def _tolerance(bundle: Bundle, key: str) -> float:
-    tolerances = bundle.manifest.golden
-    return tolerances.atol_probability_fp32 if key == "fp32" else tolerances.atol_probability_int8
-
-
-def _compare(
-    bundle: Bundle,
-    name: str,
-    atol: float,
-    actual: NDArray[np.float32],
-    expected: NDArray[np.float32],
-) -> Check:
-    """Compare (G, L + 1) logits as probabilities and as decisions."""
-    labels = all_labels(bundle)
-    p_actual, p_expected = probabilities(labels, actual), probabilities(labels, expected)
-    max_difference = float(np.abs(p_actual - p_expected).max())
-    limits = thresholds(labels)
-    flipped = (p_actual >= limits) != (p_expected >= limits)
-    is_clear = np.abs(p_expected - limits) > atol
-    num_flips = int(np.count_nonzero(flipped & is_clear))
-    detail = (
-        f"{len(actual)} picture(s), {p_actual.size} probabilities, largest difference "
-        f"{max_difference:.2e} (allowed {atol:.2e}), {num_flips} decisions changed"
-    )
-    num_rounded = int(np.count_nonzero(flipped & ~is_clear))
-    if num_rounded:
-        detail += f", {num_rounded} more within the tolerance of a threshold"
-    passed = max_difference <= atol and num_flips == 0
-    return Check(name=name, passed=passed, detail=detail)

@@ -10,6 +10,7 @@ from test_calibration_quantize import make_portable
 from calibration.cpu_form import to_cpu_form
 from calibration.half import to_half
 from calibration.tensorrt_versions import VERSIONS, judge_builds, unsupported_operators
+from edge_runtime.engines.trt_table import variant_for
 from edge_runtime.errors import BundleFormatError
 
 PORTABLE = make_portable(build_student(), images())
@@ -77,3 +78,20 @@ def test_typing_follows_from_the_version():
 def test_not_a_model():
     with pytest.raises(BundleFormatError, match="not an ONNX model"):
         judge_builds(b"\xff\xff\xff")
+
+
+@pytest.mark.parametrize("version", [one.name for one in VERSIONS])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_file_that_the_engine_builder_takes_builds_there(version, precision):
+    """Two tables, one of graphs and one of builder flags, must not drift apart."""
+    files = {"fp32": build_student(), "int8": PORTABLE, "int8_fp16": HALF}
+    variant = variant_for(version, precision)
+    for role in variant.roles:
+        verdict = next(v for v in judge_builds(files[role]) if v.version == version)
+        assert verdict.builds, (role, verdict.reasons)
+    known = next(one for one in VERSIONS if one.name == version)
+    if variant.typing == "weak":
+        assert known.weak_typing
+        assert "int8_fp16" not in variant.roles
+    else:
+        assert known.strong_typing

@@ -21,7 +21,13 @@ from edge_runtime.cli import main
 from edge_runtime.engines import open_engine
 from edge_runtime.engines.trt_options import TrtOptions
 from edge_runtime.engines.trt_plan import LoadedPlan, ensure_plan
-from edge_runtime.errors import ConfigError, EngineError, EngineNotBuiltError, GateRefusedError
+from edge_runtime.errors import (
+    ConfigError,
+    EngineError,
+    EngineNotBuiltError,
+    GateRefusedError,
+    VerificationError,
+)
 from edge_runtime.examination import Examination
 from edge_runtime.result import Decision
 from edge_runtime.screener import FP16_WARNING, Screener
@@ -90,6 +96,34 @@ def test_screening_decides_as_onnxruntime_does(
     assert engine["details"]["cuda_binding"].startswith(binding)
     here.close()
     there.close()
+    machine.assert_clean()
+
+
+@pytest.mark.parametrize("engine", ["tensorrt", "auto"])
+@pytest.mark.parametrize("by", [1.0, -1.0, float("nan")])
+def test_an_engine_that_computes_something_else_is_refused_before_the_first_patient(
+    start: Callable[..., Machine],
+    built: BuiltBundle,
+    bundle: Bundle,
+    cache: Path,
+    engine: str,
+    by: float,
+) -> None:
+    """Wrong logits that are finite look like any others, and -1 would clear the diseased."""
+    machine = start()
+    build_plan(bundle, cache)
+
+    def compute(session: object, names: list[str], inputs: dict[str, object]) -> list[np.ndarray]:
+        answer = session.run(names, inputs)  # type: ignore[attr-defined]
+        return [v + by if n == "logits" else v for n, v in zip(names, answer, strict=True)]
+
+    machine.tensorrt.compute = compute  # type: ignore[assignment]
+    settings = {"trusted_keys": built.trusted_keys, "cache_dir": cache, "tensorrt": FEW}
+    expected = (
+        (EngineError, "not finite|no number") if by != by else (VerificationError, "recorded")
+    )
+    with pytest.raises(expected[0], match=expected[1]):
+        Screener.open(built.folder, engine=engine, **settings)  # type: ignore[arg-type]
     machine.assert_clean()
 
 
