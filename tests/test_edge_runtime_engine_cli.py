@@ -71,6 +71,7 @@ def test_a_dry_run_needs_neither_tensorrt_nor_a_gpu(
 def test_a_dry_run_for_no_version_needs_tensorrt(built: BuiltBundle) -> None:
     result = run("build", built.folder, "--dry-run", code=5)
     assert "TensorRT cannot be imported" in result.stderr
+    assert "--dry-run --for-version 10.3" in result.stderr
 
 
 @pytest.mark.usefixtures("cache")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from edge_runtime.bundle import Bundle
 from edge_runtime.engines.trt_build_process import workspace_limit
@@ -68,7 +69,7 @@ def plan_engine(
         BundleFormatError: The bundle lacks the files that could serve.
     """
     if version is None:
-        trt = import_tensorrt()
+        trt = _installed()
         recipe, notes = make_recipe(
             bundle, tensorrt_version=tensorrt_version(trt), precision=precision
         )
@@ -96,6 +97,16 @@ def plan_engine(
         trtexec=trtexec_line(recipe, onnx_path=onnx_path, workspace_bytes=workspace_bytes),
         polygraphy=polygraphy_line(recipe, onnx_path=onnx_path, workspace_bytes=workspace_bytes),
     )
+
+
+def _installed() -> Any:
+    """Return TensorRT, or say that a dry run does not need it."""
+    try:
+        return import_tensorrt()
+    except EngineError as error:
+        raise EngineError(
+            f"{error}; a dry run needs none when a version is named: --dry-run --for-version 10.3"
+        ) from error
 
 
 def _device() -> tuple[DeviceIdentity | None, tuple[str, ...]]:
