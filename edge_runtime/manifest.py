@@ -203,6 +203,13 @@ class Manifest:
             BundleFormatError: A key is unknown or missing, or a value is wrong; the
                 message begins with the key's full path.
         """
+        version = value.get("schema_version", SCHEMA_VERSION) if isinstance(value, dict) else None
+        if isinstance(version, int) and version != SCHEMA_VERSION:  # before any key that differs
+            raise BundleFormatError(
+                f"bundle.json: schema_version is {version} and this program reads "
+                f"{SCHEMA_VERSION}: the bundle was made by another version of edge-screen; ask its "
+                "maker for one of this version"
+            )
         try:
             return read_dataclass(cls, value)
         except BundleFormatError as error:

@@ -249,6 +249,13 @@ def test_impossible_values_are_refused_and_named(path, value):
     assert str(caught.value).startswith(f"bundle.json: {named}")
 
 
+def test_a_bundle_of_another_version_is_called_that_and_not_incomplete():
+    older = _as_json(tiny_manifest()) | {"schema_version": 1}
+    del older["labels"][0]["abstention"]
+    with pytest.raises(BundleFormatError, match=r"schema_version is 1 .* another version"):
+        Manifest.from_dict(older)
+
+
 @pytest.mark.parametrize("name", ["../evil", "/etc/passwd", "a/b", "bundle.json", "x.onnx", ""])
 def test_files_outside_the_known_set_are_refused(name):
     broken = {**_as_json(tiny_manifest()), "files": {name: "0" * 64}}
