@@ -18,7 +18,12 @@ __all__ = ["ENTRY_POINT_GROUP", "CommandGroup"]
 ENTRY_POINT_GROUP = "edge_screen.commands"
 _MISSING_PACKAGE_EXIT_CODE = 1
 # Which extra of the workstation distribution a command needs; every other needs `train`.
-_EXTRAS = {"calibrate": "calibrate", "demo": "export", "export": "export"}
+_EXTRAS = {
+    "calibrate": "calibrate",
+    "demo": "export",
+    "export": "export",
+    "lint-onnx": "calibrate",
+}
 _OPTIONAL_PACKAGES = frozenset(
     {"onnx", "safetensors", "sklearn", "timm", "torch", "torchvision"}
     | {"calibration", "distill", "export", "train"}

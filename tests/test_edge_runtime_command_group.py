@@ -94,6 +94,10 @@ def test_a_missing_extra_is_explained() -> None:
     assert "'torch'" in result.stderr
 
 
+def test_the_onnx_lint_needs_onnx_and_no_torch() -> None:
+    assert "edge-screen[calibrate]" in command_group._missing_text("lint-onnx", "onnx")
+
+
 def test_a_bug_is_not_disguised_as_a_missing_extra() -> None:
     assert isinstance(run("work", "--how", "bug").exception, ModuleNotFoundError)
 
