@@ -66,6 +66,13 @@ class VerificationReport:
     def raise_if_failed(self) -> None:
         """Raise VerificationError naming every check that failed."""
         failed = [f"{check.name}: {check.detail}" for check in self.checks if not check.passed]
+        engine_alone = all(c.passed or c.name.startswith("engine ") for c in self.checks)
+        if failed and engine_alone:
+            raise VerificationError(
+                f"bundle {self.bundle_name!r} is not verified with the engine that was named "
+                f"({'; '.join(failed)}); do not screen with that engine here; every other check "
+                "passed"
+            )
         if failed:
             raise VerificationError(
                 f"bundle {self.bundle_name!r} is not reproduced on this machine "
@@ -133,7 +140,7 @@ def _check_engine(bundle: Bundle, request: EngineRequest) -> tuple[Agreement | N
         return None, Check(name=name, passed=False, detail=str(error))
     counts = (
         f"{found.precision} against {found.reference} on {found.num_golden} golden pictures and "
-        f"{found.num_pictures} photographs ({len(found.not_compared)} more reach no model): "
+        f"{found.num_pictures} photographs ({len(found.not_compared)} ungradable ones left out): "
         f"largest difference {found.max_difference:.2e} (allowed {found.atol_probability:.2e}), "
         f"{found.num_changed} decisions changed, {len(found.flips) - found.num_changed} more "
         "within the tolerance of a threshold"

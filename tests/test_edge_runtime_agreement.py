@@ -273,8 +273,15 @@ def test_the_command_works_without_a_gpu(built: BuiltBundle, images: Path) -> No
     result = verify(built, "--engine", "onnxruntime", "--images", images)
     assert result.exit_code == 0, result.output
     assert "engine onnxruntime" in result.output
-    assert "3 golden pictures and 3 photographs (2 more reach no model)" in result.output
+    assert "3 golden pictures and 3 photographs (2 ungradable ones left out)" in result.output
     assert result.output.count("not compared:") == 2
+
+
+def test_an_engine_that_is_not_there_does_not_condemn_the_bundle(built: BuiltBundle) -> None:
+    result = verify(built, "--engine", "tensorrt")
+    assert result.exit_code == 10
+    assert "TensorRT cannot be imported" in result.stderr
+    assert "do not screen with that engine here; every other check passed" in result.stderr
 
 
 @pytest.mark.parametrize(
