@@ -185,7 +185,7 @@ def keygen(out: Path, as_json: bool) -> None:
         return
     click.echo(f"key id       {pair.key_id}")
     click.echo(f"private key  {pair.private_key_path} (secret; only the signer needs it)")
-    click.echo(f"public key   {pair.public_key_path} (copy it into trusted_keys/ of the camera)")
+    click.echo(f"public key   {pair.public_key_path} (whoever checks signatures needs it)")
 
 
 def _config(settings: dict[str, Any]) -> Any:

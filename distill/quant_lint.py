@@ -102,9 +102,9 @@ def refuse_bad_backbone(config: StudentConfig, *, allowed: bool) -> tuple[Findin
     grave = [f"{one.rule} ({one.num_layers} layers)" for one in findings if one.weight == "refuse"]
     if grave and not allowed:
         raise ConfigError(
-            f"'{config.arch}' has blocks that INT8 treats badly: {', '.join(grave)}; see "
-            f"`edge-screen quant-lint {config.arch}`, choose another backbone, or allow it with "
-            "--allow-quant-lint and let the INT8 gate decide"
+            f"'{config.arch}' has blocks that INT8 treats badly: {', '.join(grave)}; "
+            f"`edge-screen quant-lint {config.arch}` says why. Choose another backbone, or give "
+            "`edge-screen distill` --allow-quant-lint and let the INT8 gate decide"
         )
     if grave:
         _LOGGER.warning(
