@@ -27,14 +27,15 @@ _KIND_WORDS = {
 @click.argument("model", type=click.Path(path_type=Path), metavar="MODEL.onnx")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 def lint_onnx(model: Path, as_json: bool) -> None:
-    """Check MODEL.onnx against the Q/DQ rules, and say which TensorRT builds it and why.
+    """Check MODEL.onnx against the rules of its INT8 (Q/DQ) pairs; say which TensorRT builds it.
 
-    What the file is, its pairs say. Ends with exit code 4 if a rule is broken. It judges the
+    A Q/DQ pair is a QuantizeLinear and its DequantizeLinear; they also tell which file of a
+    bundle this is. Ends with exit code 4 if a rule is broken. It judges the
     graph; it does not build an engine.
 
     \b
     Example:
-      edge-screen lint-onnx runs/bundle/model.int8.onnx
+      edge-screen lint-onnx runs/bundle8/model.int8.onnx
     """  # noqa: D301 (click needs the backspace itself)
     from calibration.lint import advice, kind_of
     from calibration.tensorrt_versions import judge_builds
