@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -14,9 +15,20 @@ from edge_runtime.result import NOTICE
 if TYPE_CHECKING:
     from train.data.origin import DataOrigin
 
-__all__ = ["device_option", "report_record", "show_progress"]
+__all__ = [
+    "FOLDER",
+    "device_option",
+    "draws_option",
+    "json_option",
+    "report_record",
+    "seed_option",
+    "show_progress",
+]
 
 _EVERY = 100  # steps between two lines where output is no terminal
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 device_option = click.option(
     "--device",
@@ -25,6 +37,19 @@ device_option = click.option(
     show_default=True,
     help="Where the networks run; auto is CUDA where there is some.",
 )
+draws_option = click.option(
+    "--num-draws",
+    type=click.IntRange(100),
+    default=2000,
+    show_default=True,
+    help="Bootstrap draws of patients.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+
+def seed_option(text: str) -> Callable[[_Command], _Command]:
+    """The option `--seed`, 0 or more; `text` says what it draws."""
+    return click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help=text)
 
 
 def show_progress() -> Callable[[int, int, str], None]:

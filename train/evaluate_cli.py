@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from train.console import device_option, report_record, show_progress
+from train.console import (
+    FOLDER,
+    device_option,
+    draws_option,
+    json_option,
+    report_record,
+    seed_option,
+    show_progress,
+)
 from train.readers_cli import readers
 
 if TYPE_CHECKING:
@@ -15,17 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate"]
 
-_Folder = click.Path(file_okay=False, path_type=Path)
 _data_option = click.option(
-    "--data", type=_Folder, required=True, help="Data set folder with index.csv."
-)
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-_draws_option = click.option(
-    "--num-draws",
-    type=click.IntRange(100),
-    default=2000,
-    show_default=True,
-    help="Bootstrap draws of patients.",
+    "--data", type=FOLDER, required=True, help="Data set folder with index.csv."
 )
 
 
@@ -35,7 +34,7 @@ def evaluate() -> None:
 
 
 @evaluate.command()
-@click.argument("teacher", type=_Folder)
+@click.argument("teacher", type=FOLDER)
 @_data_option
 @click.option(
     "--split",
@@ -44,16 +43,10 @@ def evaluate() -> None:
     type=click.Choice(["val", "test"]),
     help="Choose on val; report on test, once.",
 )
-@_draws_option
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Of the bootstrap draws.",
-)
+@draws_option
+@seed_option("Of the bootstrap draws.")
 @device_option
-@_json_option
+@json_option
 def teacher(
     teacher: Path, data: Path, split: str, num_draws: int, seed: int, device: str, as_json: bool
 ) -> None:
@@ -93,7 +86,7 @@ def _auroc_lines(report: ClassificationReport) -> list[str]:
 
 
 @evaluate.command()
-@click.argument("checkpoint", type=_Folder, required=False)
+@click.argument("checkpoint", type=FOLDER, required=False)
 @_data_option
 @click.option("--untrained", is_flag=True, help="No checkpoint: the arm without pretraining.")
 @click.option(
@@ -103,7 +96,7 @@ def _auroc_lines(report: ClassificationReport) -> list[str]:
     show_default=True,
     help="Side of the network input with --untrained.",
 )
-@click.option("--out", type=_Folder, default=None, help="Folder for results and predictions.")
+@click.option("--out", type=FOLDER, default=None, help="Folder for results and predictions.")
 @click.option("--tasks", "names", default=None, help="Some of the sixteen, comma-separated.")
 @click.option(
     "--budgets",
@@ -117,16 +110,10 @@ def _auroc_lines(report: ClassificationReport) -> list[str]:
     show_default=True,
     help="Of classification, comma-separated.",
 )
-@_draws_option
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Draws labels and fine-tuning batches.",
-)
+@draws_option
+@seed_option("Draws labels and fine-tuning batches.")
 @device_option
-@_json_option
+@json_option
 def tasks(
     checkpoint: Path | None,
     data: Path,
@@ -196,17 +183,11 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 @evaluate.command()
-@click.argument("run_a", type=_Folder)
-@click.argument("run_b", type=_Folder)
-@_draws_option
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Of the bootstrap draws.",
-)
-@_json_option
+@click.argument("run_a", type=FOLDER)
+@click.argument("run_b", type=FOLDER)
+@draws_option
+@seed_option("Of the bootstrap draws.")
+@json_option
 def compare(run_a: Path, run_b: Path, num_draws: int, seed: int, as_json: bool) -> None:
     """Paired differences of two runs that `evaluate tasks --out` wrote, RUN_A minus RUN_B.
 
