@@ -92,9 +92,7 @@ def _auroc_lines(report: ClassificationReport) -> list[str]:
 @click.option(
     "--size-px",
     type=click.IntRange(32),
-    default=96,
-    show_default=True,
-    help="Side of the network input with --untrained.",
+    help="Side of the network input with --untrained. [default: 96]",
 )
 @click.option("--out", type=FOLDER, default=None, help="Folder for results and predictions.")
 @click.option("--tasks", "names", default=None, help="Some of the sixteen, comma-separated.")
@@ -103,6 +101,13 @@ def _auroc_lines(report: ClassificationReport) -> list[str]:
     default="100,300,1000",
     show_default=True,
     help="Labelled eyes of classification, comma-separated.",
+)
+@click.option(
+    "--num-masks",
+    type=click.IntRange(0),
+    default=300,
+    show_default=True,
+    help="Training eyes of segmentation; 0 = all that have masks.",
 )
 @click.option(
     "--readouts",
@@ -118,10 +123,11 @@ def tasks(
     checkpoint: Path | None,
     data: Path,
     untrained: bool,
-    size_px: int,
+    size_px: int | None,
     out: Path | None,
     names: str | None,
     budgets: str,
+    num_masks: int,
     readouts: str,
     num_draws: int,
     seed: int,
@@ -141,31 +147,42 @@ def tasks(
     from train.data.origin import read_origin
     from train.device import pick_device
     from train.encoder import EncoderConfig
-    from train.pretrain import load_encoder, random_encoder
+    from train.pretrain import load_pretrained, random_encoder
     from train.tasks.data import load_task_data
+    from train.tasks.heads import heads_of
     from train.tasks.run import run_tasks
     from train.tasks.run_files import save_run
+    from train.tasks.segmentation import SegmentationSettings
     from train.tasks.settings import TaskSettings
     from train.tasks.table import run_lines
 
     if (checkpoint is None) != untrained:
         raise click.UsageError("give the folder of a checkpoint, or --untrained, and not both")
+    if checkpoint is not None and size_px is not None:
+        raise click.UsageError("--size-px goes with --untrained; a checkpoint has its own size")
+    masks = SegmentationSettings(num_labeled=num_masks)
     settings = TaskSettings(
-        budgets=_numbers(budgets), readouts=tuple(readouts.split(",")), num_draws=num_draws
+        budgets=_numbers(budgets),
+        readouts=tuple(readouts.split(",")),
+        num_draws=num_draws,
+        segmentation=None if masks == SegmentationSettings() else masks,
     )
     chosen = pick_device(device)
-    encoder = None if checkpoint is None else load_encoder(checkpoint)[0]
-    config = EncoderConfig(size_px=size_px) if encoder is None else encoder.config
+    arm = None if checkpoint is None else load_pretrained(checkpoint)
+    config = EncoderConfig(size_px=size_px or 96) if arm is None else arm.config.encoder
     arrays = load_task_data(data, config.size_px)
     origin = read_origin(data, fingerprint=arrays.test.fingerprint)
-    if encoder is None:
-        encoder = random_encoder(config, arrays.train, seed=seed)
+    if arm is None:
+        encoder = random_encoder(config, arrays.train, seed=seed).to(chosen)
+    else:
+        encoder = arm.model.to(chosen).cfp_encoder
     run = run_tasks(
-        encoder.to(chosen),
+        encoder,
         arrays,
         settings,
         seed=seed,
         tasks=None if names is None else names.split(","),
+        retrieval_heads=None if arm is None else heads_of(arm),
         progress=show_progress(),
     )
     sentences = run_lines(run)
