@@ -126,9 +126,10 @@ def test_a_checkpoint_brings_its_size_and_its_own_retrieval_heads(data_dir, enco
     for folder, expected in ((out, {"ridge", "zero_shot"}), (encoder_dir, {"ridge"})):
         record = json.loads(run("evaluate", "tasks", folder, *data, *names).stdout)
         assert {row["readout"] for row in record["results"]} == expected
+        assert record["pretrained_on_other_data"] is False
 
 
-def test_photographs_alone_are_measured_and_retrieval_says_why_not(data_dir, tmp_path):
+def test_photographs_alone_are_measured_and_retrieval_says_why_not(data_dir, encoder_dir, tmp_path):
     folder = tmp_path / "photographs"
     shutil.copytree(data_dir, folder)
     with (folder / "index.csv").open(encoding="utf-8", newline="") as file:
@@ -137,8 +138,11 @@ def test_photographs_alone_are_measured_and_retrieval_says_why_not(data_dir, tmp
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    arguments = ("--untrained", "--size-px", 32, "--data", folder, *QUICK)
-    text = run("evaluate", "tasks", *arguments, "--tasks", "glaucoma,cfp_to_oct").stdout
+    arguments = ("--data", folder, *QUICK, "--tasks", "glaucoma,cfp_to_oct")
+    done = run("evaluate", "tasks", encoder_dir, *arguments)
+    assert "step 1/3  probes" in done.stderr
+    text = done.stdout
+    assert "note: the encoder was pretrained on another data set" in text
     assert "not measured: retrieval needs B-scans in every split" in text
     assert "glaucoma         probe" in text
 

@@ -55,7 +55,7 @@ def seed_option(text: str) -> Callable[[_Command], _Command]:
 def show_progress() -> Callable[[int, int, str], None]:
     """Progress on stderr: one line rewritten on a terminal; elsewhere a line now and then.
 
-    The last step is always shown.
+    The last step is always shown, and every one where they are few, such as stages.
     """
     on_terminal = sys.stderr.isatty()
 
@@ -63,7 +63,7 @@ def show_progress() -> Callable[[int, int, str], None]:
         if on_terminal:
             end = "\n" if done == total else ""
             click.echo(f"\r\033[Kstep {done}/{total}  {text}{end}", err=True, nl=False)
-        elif done == total or done % _EVERY == 0:
+        elif done == total or done % _EVERY == 0 or total < _EVERY:
             click.echo(f"step {done}/{total}  {text}", err=True)
 
     return show

@@ -186,10 +186,17 @@ def tasks(
         progress=show_progress(),
     )
     sentences = run_lines(run)
+    elsewhere = arm is not None and arm.data_fingerprint != origin.fingerprint
+    if elsewhere:
+        sentences.append(
+            "note: the encoder was pretrained on another data set; nobody checked that its "
+            "patients are not among these test eyes"
+        )
     if out is not None:
         save_run(out, run)
         sentences.append(f"results and predictions in {out}")
-    report_record(run.to_dict(), origin, as_json, sentences)
+    record = {**run.to_dict(), "pretrained_on_other_data": elsewhere}
+    report_record(record, origin, as_json, sentences)
 
 
 def _numbers(text: str) -> tuple[int, ...]:
