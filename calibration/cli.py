@@ -29,7 +29,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON for mac
 @click.option("--in-place", is_flag=True, help="Replace BUNDLE instead of --out.")
 @click.option(
     "--method",
-    type=click.Choice(["percentile", "minmax"]),
+    type=click.Choice(["percentile", "mse", "entropy", "minmax"]),
     default="percentile",
     show_default=True,
     help="How INT8 ranges follow from activations.",
@@ -87,7 +87,31 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON for mac
     is_flag=True,
     help="Write the bundle though the gate failed; `screen` refuses its INT8 model.",
 )
+@click.option(
+    "--search", is_flag=True, help="If the gate fails, equalise, then revert layers to float."
+)
+@click.option(
+    "--search-seconds",
+    type=click.FloatRange(0.0, min_open=True),
+    default=3600.0,
+    show_default=True,
+    help="Time budget of --search.",
+)
+@click.option(
+    "--residual-pairs",
+    type=click.Choice(["both", "identity"]),
+    default="both",
+    show_default=True,
+    help="Q/DQ at a residual Add; 'identity' leaves TensorRT a fusion and a CPU float layers.",
+)
 @click.option("--report", type=_PATH, help="Write the gate's report there, however it ended.")
+@click.option("--trt-cache", type=_PATH, help="Write the ranges for TensorRT's implicit INT8, too.")
+@click.option(
+    "--trt-version",
+    default="8.6.1",
+    show_default=True,
+    help="TensorRT that reads --trt-cache; it takes a cache of its own version only.",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @_json
 def calibrate(
@@ -98,6 +122,8 @@ def calibrate(
     in_place: bool,
     write_failed: bool,
     report: Path | None,
+    trt_cache: Path | None,
+    trt_version: str,
     as_json: bool,
     **settings: Any,
 ) -> None:
@@ -114,6 +140,7 @@ def calibrate(
         --out runs/bundle8
     """  # noqa: D301 (click needs the backspace itself)
     from calibration.pipeline import calibrate_bundle
+    from calibration.trt_cache import CacheTarget
 
     if (out_dir is not None) == in_place:
         raise click.UsageError("Give either --out DIR or --in-place.")
@@ -125,6 +152,7 @@ def calibrate(
         _config(settings),
         out_dir=out_dir,
         report_path=report,
+        cache=None if trt_cache is None else CacheTarget(path=trt_cache, tensorrt=trt_version),
         write_failed=write_failed,
         progress=_show_progress if sys.stderr.isatty() else None,
     )
@@ -162,6 +190,7 @@ def keygen(out: Path, as_json: bool) -> None:
 
 def _config(settings: dict[str, Any]) -> Any:
     """The configuration that the options ask for."""
+    from calibration.accuracy import SearchConfig
     from calibration.config import CalibrationConfig
     from calibration.gate import GateLimits
     from calibration.observers import RangeMethod
@@ -180,6 +209,10 @@ def _config(settings: dict[str, Any]) -> Any:
             max_auroc_drop=settings["max_auroc_drop"],
             max_sensitivity_drop=settings["max_sensitivity_drop"],
             max_specificity_drop=settings["max_specificity_drop"],
+        ),
+        residual_pairs=settings["residual_pairs"],
+        search=(
+            SearchConfig(max_seconds=settings["search_seconds"]) if settings["search"] else None
         ),
         seed=settings["seed"],
     )
@@ -213,20 +246,26 @@ def _as_dict(bundle: Path, outcome: CalibrationOutcome) -> dict[str, Any]:
         "num_int8_images": outcome.num_int8_images,
         "num_val_images": outcome.num_val_images,
         "num_refused_images": outcome.num_refused_images,
+        "strata": dataclass_to_dict(outcome.strata),
         "labels": dataclass_to_dict(manifest.labels),
         "gradability": dataclass_to_dict(manifest.gradability),
         "gate": dataclass_to_dict(outcome.gate.report),
+        "search": None if outcome.search is None else outcome.search.to_dict(),
         "figures": dataclass_to_dict(manifest.metrics["int8_val"]),
         "notice": _NOTICE,
     }
 
 
 def _as_text(bundle: Path, outcome: CalibrationOutcome) -> list[str]:
+    from calibration.strata import FEWEST_IMAGES, thin_strata
+
     manifest, report = outcome.written.manifest, outcome.gate.report
+    thin = thin_strata(outcome.strata)
     lines = [
         f"{bundle} is calibrated and signed by key {outcome.written.key_id}",
         f"INT8 from {outcome.num_int8_images} train images, thresholds from "
         f"{outcome.num_val_images} val images, {outcome.num_refused_images} images refused",
+        *(f"fewer than {FEWEST_IMAGES} INT8-calibration images of {stratum}" for stratum in thin),
         f"{'output':20} {'threshold':>9} {'held-out Se':>11} {'Sp':>6} {'AUROC FP32':>11} "
         f"{'INT8':>7}  gate",
     ]
@@ -245,4 +284,6 @@ def _as_text(bundle: Path, outcome: CalibrationOutcome) -> list[str]:
         f"{report.num_decisions} decisions flipped"
     )
     lines += [f"  {reason}" for reason in report.reasons]
+    if outcome.search is not None:
+        lines.append(f"search: {outcome.search.sentence()}")
     return [*lines, _NOTICE]

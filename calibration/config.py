@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from calibration.abstention import require_risk
+from calibration.accuracy import SearchConfig
 from calibration.gate import GateLimits
 from calibration.observers import RangeMethod
 from calibration.operating_point import Target
@@ -32,6 +33,8 @@ class CalibrationConfig:
         abstain_risk: None leaves the abstention band out; else the largest chance that a patient
             with the disease has a diseased eye below the band.
         limits: of the gate.
+        residual_pairs: where a residual Add has its pairs; see `calibration.placement`.
+        search: what to try when the gate refuses; None: nothing.
         num_draws: of every bootstrap.
         seed: of the choice of images and of every bootstrap.
     """
@@ -46,6 +49,8 @@ class CalibrationConfig:
     prevalences: tuple[float, ...] = PREVALENCES
     abstain_risk: float | None = None
     limits: GateLimits = field(default_factory=GateLimits)
+    residual_pairs: str = "both"
+    search: SearchConfig | None = None
     num_draws: int = 2000
     seed: int = 0
 

@@ -21,9 +21,11 @@ from edge_runtime.errors import DataError, ImageError
 from edge_runtime.preprocess import PreprocessSpec, load_for_model
 from edge_runtime.quality import QualityLimits, assess_image
 
-__all__ = ["GRADABLE", "Eye", "ImageStream", "choose_int8_eyes", "read_eyes"]
+__all__ = ["GRADABLE", "GRADE", "Eye", "ImageStream", "read_eyes"]
 
 GRADABLE = "gradable"
+GRADE = "dr_grade"
+_GRADES = ("", "0", "1", "2", "3", "4")
 _NEEDED_COLUMNS = ("patient_id", "eye", "site", "split", "cfp")
 _SPLITS = ("train", "val", "test")
 _LOG = logging.getLogger(__name__)
@@ -31,7 +33,12 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Eye:
-    """One row of index.csv; `labels` hold 0, 1 or NaN (unknown), `gradable` among them."""
+    """One row of index.csv.
+
+    Attributes:
+        labels: 0, 1 or NaN (unknown) by name, `gradable` among them.
+        grade: ICDR grade of diabetic retinopathy, '0' to '4'; '' = unknown or no such column.
+    """
 
     row_number: int
     patient_id: str
@@ -40,6 +47,7 @@ class Eye:
     split: str
     cfp_path: Path
     labels: Mapping[str, float]
+    grade: str = ""
 
 
 def read_eyes(root: Path, label_names: Sequence[str]) -> tuple[Eye, ...]:
@@ -47,7 +55,8 @@ def read_eyes(root: Path, label_names: Sequence[str]) -> tuple[Eye, ...]:
 
     Args:
         root: folder with index.csv.
-        label_names: disease columns that the model's labels name; `gradable` is read as well.
+        label_names: disease columns that the model's labels name; `gradable` is read as well,
+            and `dr_grade` where the data set has it.
 
     Raises:
         DataError: a file, column or value is missing or wrong, or a patient is in two splits.
@@ -61,22 +70,6 @@ def read_eyes(root: Path, label_names: Sequence[str]) -> tuple[Eye, ...]:
     eyes = [_read_row(root, number, row, names) for number, row in rows if row["cfp"] != ""]
     _check_splits(index, eyes)
     return tuple(eye for eye in eyes if eye.split != "test")
-
-
-def choose_int8_eyes(eyes: Sequence[Eye], num_images: int, seed: int) -> tuple[Eye, ...]:
-    """Choose train eyes so that every stratum has its share.
-
-    A stratum is a site, a gradability and a set of findings. Eyes are ordered by stratum, at
-    random inside one, and taken at equal steps: `num_images` of them, or all if there are fewer.
-    """
-    train = [eye for eye in eyes if eye.split == "train"]
-    if not train:
-        raise DataError("the train split is empty; INT8 calibration takes its images from it")
-    order = np.random.default_rng(seed).permutation(len(train))
-    shuffled = sorted((train[i] for i in order), key=_stratum)
-    count = min(num_images, len(shuffled))
-    steps = (np.arange(count) * len(shuffled) // count).tolist()
-    return tuple(shuffled[i] for i in steps)
 
 
 class ImageStream:
@@ -149,10 +142,6 @@ class ImageStream:
         return prepared.image_hwc
 
 
-def _stratum(eye: Eye) -> tuple[str, ...]:
-    return (eye.site, *(f"{name}={value:g}" for name, value in sorted(eye.labels.items())))
-
-
 def _read_table(index: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """Column names, and each row below them with the number of the line it starts on.
 
@@ -206,6 +195,7 @@ def _read_row(root: Path, number: int, row: dict[str, str], names: Sequence[str]
         split=row["split"],
         cfp_path=path,
         labels={name: _label(where, name, row[name]) for name in names},
+        grade=_grade(where, row.get(GRADE, "")),
     )
 
 
@@ -219,6 +209,13 @@ def _label(where: str, name: str, text: str) -> float:
     if value not in (0.0, 1.0):
         raise DataError(f"{where}: {name} is '{text}'; it must be 0, 1 or empty (unknown)")
     return value
+
+
+def _grade(where: str, text: str) -> str:
+    grade = text.removesuffix(".0")
+    if grade not in _GRADES:
+        raise DataError(f"{where}: {GRADE} is '{text}'; it must be 0 to 4 or empty (unknown)")
+    return grade
 
 
 def _check_splits(index: Path, eyes: Sequence[Eye]) -> None:

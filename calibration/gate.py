@@ -101,14 +101,18 @@ def judge(
     return GateOutcome(report=report)
 
 
-def require_not_failed(outcome: GateOutcome) -> None:
-    """Raise GateRefusedError with every number that is over its limit, if a loss was measured."""
+def require_not_failed(outcome: GateOutcome, *, found: str = "") -> None:
+    """Raise GateRefusedError with every number that is over its limit, if a loss was measured.
+
+    `found` is what a search for better INT8 ended with.
+    """
     report = outcome.report
     if report.status != FAILED:
         return
     raise GateRefusedError(
         f"INT8 is refused on {report.num_images} {report.split} images: "
-        f"{'; '.join(report.reasons)}. Nothing was written; use more INT8-calibration images, "
+        f"{'; '.join(report.reasons)}. {f'Search: {found}. ' if found else ''}"
+        "Nothing was written; let --search revert layers, use more INT8-calibration images, "
         "another --method, or train the student for longer; --write-failed writes the bundle "
         "all the same, and `screen` refuses its INT8 model"
     )

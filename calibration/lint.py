@@ -1,85 +1,102 @@
-"""Check the two INT8 files against the rules that TensorRT's parser and our CPU form need.
+"""Check INT8 files against the rules that TensorRT's parser and our CPU form need.
 
-Rules of explicit quantisation (TensorRT 8.5 to 11; onnx-tensorrt, NvInfer.h):
+Rules of explicit quantisation (TensorRT 8.5 to 11; onnx-tensorrt, NvInfer.h). Those on where
+pairs stand, P1 to P9, are in `calibration.lint_placement`.
 
-    OPSET  opset 17 of the standard domain only     R3  scale constant, positive, float32
-    IR     IR version 8                             R4  per-axis only on a Conv weight, axis 0
-    DATA   no external tensor data                  R5  no int32 DQ (a quantised bias)
-    R1     zero point present, all zero, as long    R6  no com.microsoft, QLinear*, *Integer
-           as the scale                             R7  every Q has its DQ with the same scale
-    R2     zero point int8                          P1  inputs are quantised, not outputs
+    OPSET  opset 17 of the standard domain only (19 with float16 scales)
+    IR     IR version 8 (9)
+    DATA   no external tensor data
+    R1     zero point present, all zero, as long as the scale
+    R2     zero point int8
+    R3     scale constant, positive, float32 (float16 in the opset 19 file), scalar or 1-D
+    R4     per-axis only on the weight of Conv or Gemm(transB=1), axis 0, or ConvTranspose, axis 1
+    R5     no int32 DQ (a quantised bias)
+    R6     no com.microsoft, QLinear*, *Integer, DynamicQuantizeLinear
+    R7     every Q has its DQ with the same scale
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from calibration.onnx_graph import constants, consumers, producers
+from calibration.lint_graph import PAIR, Finding, LintGraph, external_tensors
+from calibration.lint_placement import advise, check_placement
+from calibration.onnx_graph import attribute_int
 from edge_runtime.errors import BundleFormatError
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["Finding", "lint_cpu", "lint_portable", "require_clean"]
+__all__ = [
+    "Finding",
+    "advice",
+    "kind_of",
+    "lint_cpu",
+    "lint_float",
+    "lint_half",
+    "lint_portable",
+    "require_clean",
+]
 
-_OPSET = 17
-_IR_VERSION = 8
-_PAIR = ("QuantizeLinear", "DequantizeLinear")
 _REFUSED_PARTS = ("QLinear", "Integer", "DynamicQuantize", "FusedConv")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One broken rule: its name, the node (or part of the model) and what is wrong."""
+class _Contract:
+    """What differs between the files of a bundle."""
 
-    rule: str
-    node: str
-    message: str
+    opset: int
+    ir_version: int
+    scale_type: str
 
 
-class _Graph:
-    """One model with the look-ups that the rules need."""
-
-    def __init__(self, model_bytes: bytes) -> None:
-        import onnx
-
-        # Read as it is: `onnx_graph.load_model` would repair what is to be judged.
-        self.model: onnx.ModelProto = onnx.load_model_from_string(model_bytes)
-        graph = self.model.graph
-        self.nodes: list[onnx.NodeProto] = list(graph.node)
-        self.values = {} if _external(self.model) else constants(graph)
-        self.made, self.readers = producers(graph), consumers(graph)
-
-    def value(self, node: onnx.NodeProto, index: int) -> NDArray[Any] | None:
-        """Constant at an input of a node, or None."""
-        return self.values.get(node.input[index]) if len(node.input) > index else None
-
-    def source(self, node: onnx.NodeProto, index: int) -> onnx.NodeProto | None:
-        """The node that makes an input, or None."""
-        return self.made.get(node.input[index]) if len(node.input) > index else None
+_FULL = _Contract(opset=17, ir_version=8, scale_type="float32")
+_HALF = _Contract(opset=19, ir_version=9, scale_type="float16")
 
 
 def lint_portable(model_bytes: bytes) -> list[Finding]:
     """Return every broken rule of the TensorRT-portable file; empty when it is clean."""
-    graph = _Graph(model_bytes)
-    return [
-        *_check_model(graph),
-        *_check_symmetric(graph),
-        *_check_scales(graph),
-        *_check_pairs(graph),
-        *_check_placement(graph),
-    ]
+    return _lint_symmetric(LintGraph(model_bytes), _FULL)
+
+
+def lint_half(model_bytes: bytes) -> list[Finding]:
+    """Return every broken rule of the file for strongly typed builds; empty when it is clean."""
+    return _lint_symmetric(LintGraph(model_bytes), _HALF)
 
 
 def lint_cpu(model_bytes: bytes) -> list[Finding]:
     """Return every broken rule of the CPU file: uint8 activations at 128, int8 weights at 0."""
-    graph = _Graph(model_bytes)
-    return [*_check_model(graph), *_check_offsets(graph), *_check_scales(graph)]
+    graph = LintGraph(model_bytes)
+    if external_tensors(graph.model):
+        return list(_check_model(graph, _FULL))
+    return [*_check_model(graph, _FULL), *_check_offsets(graph), *_check_scales(graph, _FULL)]
+
+
+def lint_float(model_bytes: bytes) -> list[Finding]:
+    """Return every broken rule of the FP32 file: what holds for a model of any precision."""
+    return list(_check_model(LintGraph(model_bytes), _FULL))
+
+
+def advice(model_bytes: bytes) -> list[Finding]:
+    """What the reader of a file should know although no rule is broken (P7, P9)."""
+    return list(advise(LintGraph(model_bytes)))
+
+
+def kind_of(model_bytes: bytes) -> str:
+    """'float', 'portable', 'half' or 'cpu', by the pairs of a model; their rules differ."""
+    graph = LintGraph(model_bytes)
+    pairs = [node for node in graph.nodes if node.op_type in PAIR]
+    zeros = [value for value in (graph.value(node, 2) for node in pairs) if value is not None]
+    scales = [value for value in (graph.value(node, 1) for node in pairs) if value is not None]
+    if any(zero.dtype == np.uint8 for zero in zeros):
+        return "cpu"
+    if any(scale.dtype == np.float16 for scale in scales):
+        return "half"
+    return "portable" if pairs else "float"
 
 
 def require_clean(name: str, findings: list[Finding]) -> None:
@@ -89,18 +106,28 @@ def require_clean(name: str, findings: list[Finding]) -> None:
         raise BundleFormatError(f"{name} breaks {len(findings)} rules: {lines}")
 
 
-def _external(model: onnx.ModelProto) -> list[str]:
-    return [t.name for t in model.graph.initializer if t.data_location == 1 or t.external_data]
+def _lint_symmetric(graph: LintGraph, contract: _Contract) -> list[Finding]:
+    if external_tensors(graph.model):  # the rest would have to read them
+        return list(_check_model(graph, contract))
+    return [
+        *_check_model(graph, contract),
+        *_check_symmetric(graph),
+        *_check_scales(graph, contract),
+        *_check_pairs(graph),
+        *check_placement(graph),
+    ]
 
 
-def _check_model(graph: _Graph) -> Iterator[Finding]:
+def _check_model(graph: LintGraph, contract: _Contract) -> Iterator[Finding]:
     opsets = {item.domain: item.version for item in graph.model.opset_import}
-    if opsets != {"": _OPSET}:
-        yield Finding(rule="OPSET", node="model", message=f"opsets are {opsets}, not {_OPSET}")
-    if graph.model.ir_version != _IR_VERSION:
-        found = graph.model.ir_version
-        yield Finding(rule="IR", node="model", message=f"IR version is {found}, not {_IR_VERSION}")
-    for name in _external(graph.model):
+    if opsets != {"": contract.opset}:
+        message = f"opsets are {opsets}, not {contract.opset}"
+        yield Finding(rule="OPSET", node="model", message=message)
+    found = graph.model.ir_version
+    if found != contract.ir_version:
+        message = f"IR version is {found}, not {contract.ir_version}"
+        yield Finding(rule="IR", node="model", message=message)
+    for name in external_tensors(graph.model):
         yield Finding(rule="DATA", node=name, message="tensor data lies in another file")
     for node in graph.nodes:
         if node.domain or any(part in node.op_type for part in _REFUSED_PARTS):
@@ -108,10 +135,10 @@ def _check_model(graph: _Graph) -> Iterator[Finding]:
             yield Finding(rule="R6", node=node.name, message=f"{kind} is not portable")
 
 
-def _check_symmetric(graph: _Graph) -> Iterator[Finding]:
+def _check_symmetric(graph: LintGraph) -> Iterator[Finding]:
     """R1, R2 and R5."""
     for node in graph.nodes:
-        if node.op_type not in _PAIR:
+        if node.op_type not in PAIR:
             continue
         zero, scale = graph.value(node, 2), graph.value(node, 1)
         if zero is None:
@@ -129,10 +156,10 @@ def _check_symmetric(graph: _Graph) -> Iterator[Finding]:
             )
 
 
-def _check_offsets(graph: _Graph) -> Iterator[Finding]:
+def _check_offsets(graph: LintGraph) -> Iterator[Finding]:
     """The CPU file's form of R1 and R2: uint8 at 128 on activations, zero on stored integers."""
     for node in graph.nodes:
-        if node.op_type not in _PAIR:
+        if node.op_type not in PAIR:
             continue
         zero, stored = graph.value(node, 2), node.input[0] in graph.values
         if zero is None:
@@ -145,34 +172,46 @@ def _check_offsets(graph: _Graph) -> Iterator[Finding]:
             yield Finding(rule="R2", node=node.name, message="activation is not uint8 at 128")
 
 
-def _check_scales(graph: _Graph) -> Iterator[Finding]:
+def _check_scales(graph: LintGraph, contract: _Contract) -> Iterator[Finding]:
     """R3 and R4."""
     for node in graph.nodes:
-        if node.op_type not in _PAIR:
+        if node.op_type not in PAIR:
             continue
         scale = graph.value(node, 1)
         if scale is None:
             yield Finding(rule="R3", node=node.name, message="scale is not constant")
             continue
-        usable = scale.dtype == np.float32 and scale.ndim <= 1 and np.isfinite(scale).all()
-        if not usable or not (scale > np.finfo(np.float32).tiny).all():
-            yield Finding(rule="R3", node=node.name, message="scale is not positive float32")
+        tiny = 0.0 if scale.dtype == np.float16 else np.finfo(np.float32).tiny
+        usable = scale.dtype == contract.scale_type and scale.ndim <= 1 and np.isfinite(scale).all()
+        if not usable or not (scale > tiny).all():
+            message = f"scale is not positive {contract.scale_type}"
+            yield Finding(rule="R3", node=node.name, message=message)
         if scale.ndim == 1 and not _is_channel_scale(graph, node, scale.size):
             yield Finding(
-                rule="R4", node=node.name, message="per-axis scale is not a Conv weight's"
+                rule="R4", node=node.name, message="per-axis scale is not on a weight's output axis"
             )
 
 
-def _is_channel_scale(graph: _Graph, node: onnx.NodeProto, size: int) -> bool:
-    """Whether this Q or DQ belongs to a constant of `size` output channels on axis 0."""
-    axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
+def _is_channel_scale(graph: LintGraph, node: onnx.NodeProto, size: int) -> bool:
+    """Whether this Q or DQ belongs to a constant with `size` output channels on its axis."""
     source = graph.source(node, 0)
-    name = node.input[0] if source is None else source.input[0]
-    held = graph.values.get(name)
-    return axis == 0 and held is not None and held.shape[0] == size
+    held = graph.values.get(node.input[0] if source is None else source.input[0])
+    readers = graph.readers[node.output[0]]
+    if node.op_type == "QuantizeLinear":
+        readers = [after for pair in readers for after in graph.readers[pair.output[0]]]
+    axes = {_output_axis(reader) for reader in readers}
+    axis = attribute_int(node, "axis", 1)
+    return axes == {axis} and held is not None and held.ndim > axis and held.shape[axis] == size
 
 
-def _check_pairs(graph: _Graph) -> Iterator[Finding]:
+def _output_axis(node: onnx.NodeProto) -> int | None:
+    """Axis of a weight (or bias) that counts output channels; None where per-axis is unsafe."""
+    if node.op_type == "Conv" or (node.op_type == "Gemm" and attribute_int(node, "transB", 0)):
+        return 0
+    return 1 if node.op_type == "ConvTranspose" else None
+
+
+def _check_pairs(graph: LintGraph) -> Iterator[Finding]:
     """R7: Q and DQ come in pairs of one scale; an int8 constant may stand for the Q."""
     for node in graph.nodes:
         if node.op_type == "QuantizeLinear":
@@ -187,19 +226,3 @@ def _check_pairs(graph: _Graph) -> Iterator[Finding]:
                 yield Finding(rule="R7", node=node.name, message="DQ does not follow a Q")
             elif source.input[1:] != node.input[1:]:
                 yield Finding(rule="R7", node=node.name, message="Q and DQ have different scales")
-
-
-def _check_placement(graph: _Graph) -> Iterator[Finding]:
-    """P1: the input of an INT8 Conv is quantised, and no pair splits a Conv from its Relu."""
-    for node in graph.nodes:
-        if node.op_type == "Conv":
-            sources = [graph.source(node, index) for index in (0, 1)]
-            pairs = [s is not None and s.op_type == "DequantizeLinear" for s in sources]
-            if pairs[1] and not pairs[0]:
-                yield Finding(rule="P1", node=node.name, message="its input has no pair")
-        if node.op_type in ("Relu", "Clip"):
-            pair = graph.source(node, 0)
-            quantizer = None if pair is None else graph.source(pair, 0)
-            before = None if quantizer is None else graph.source(quantizer, 0)
-            if pair is not None and pair.op_type == "DequantizeLinear" and before is not None:
-                yield Finding(rule="P1", node=node.name, message=f"a pair follows {before.op_type}")

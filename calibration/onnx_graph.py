@@ -15,12 +15,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "add_constant",
+    "attribute_int",
     "constants",
     "consumers",
     "find_input_chain",
+    "fold_constants",
     "load_model",
     "producers",
     "prune",
+    "read_model",
     "save_model",
 ]
 
@@ -28,8 +31,8 @@ __all__ = [
 _INPUT_OPS = ("Cast", "Sub", "Mul", "Div", "Transpose")
 
 
-def load_model(data: bytes) -> onnx.ModelProto:
-    """Parse a model and bring it to one form: constants as initialisers, no Identity nodes.
+def read_model(data: bytes) -> onnx.ModelProto:
+    """Parse a model and leave it as it is.
 
     Raises:
         BundleFormatError: the bytes are not an ONNX model.
@@ -38,11 +41,23 @@ def load_model(data: bytes) -> onnx.ModelProto:
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     try:
-        model = onnx.load_model_from_string(data)
+        return onnx.load_model_from_string(data)
     except DecodeError as error:
         raise BundleFormatError(f"not an ONNX model ({error}); export the bundle again") from error
+
+
+def load_model(data: bytes) -> onnx.ModelProto:
+    """Parse a model and bring it to one form: constants as initialisers, no Identity nodes.
+
+    Raises:
+        BundleFormatError: the bytes are not an ONNX model.
+    """
+    model = read_model(data)
     _constants_to_initializers(model.graph)
     _remove_identities(model.graph)
+    for node in model.graph.node:
+        while node.input and not node.input[-1]:  # an optional input that is left out
+            node.input.pop()
     del model.graph.value_info[:]
     return model
 
@@ -89,6 +104,11 @@ def add_constant(graph: onnx.GraphProto, name: str, value: NDArray[Any]) -> str:
     return name
 
 
+def attribute_int(node: onnx.NodeProto, name: str, default: int) -> int:
+    """An integer attribute of a node, or its default."""
+    return next((int(a.i) for a in node.attribute if a.name == name), default)
+
+
 def prune(graph: onnx.GraphProto) -> None:
     """Drop nodes and initialisers that no graph output depends on."""
     needed = {output.name for output in graph.output}
@@ -102,6 +122,34 @@ def prune(graph: onnx.GraphProto) -> None:
     del graph.node[:], graph.initializer[:]
     graph.node.extend(nodes)
     graph.initializer.extend(tensors)
+
+
+def fold_constants(model: onnx.ModelProto) -> None:
+    """Compute every node that reads constants only, such as the pads that an exporter derives."""
+    from onnx import helper
+    from onnx.reference import ReferenceEvaluator
+
+    graph, values, nodes = model.graph, constants(model.graph), []
+    for node in graph.node:
+        if any(name and name not in values for name in node.input):
+            nodes.append(node)
+            continue
+        inputs = {name: values[name] for name in node.input if name}
+        outputs = [helper.make_empty_tensor_value_info(name) for name in node.output]
+        part = helper.make_graph([node], "part", [_info(n, v) for n, v in inputs.items()], outputs)
+        run = ReferenceEvaluator(helper.make_model(part, opset_imports=list(model.opset_import)))
+        for name, value in zip(node.output, run.run(None, inputs), strict=True):
+            values[name] = np.asarray(value)
+            add_constant(graph, name, values[name])
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _info(name: str, value: NDArray[Any]) -> onnx.ValueInfoProto:
+    from onnx import helper
+
+    kind = helper.np_dtype_to_tensor_dtype(value.dtype)
+    return helper.make_tensor_value_info(name, kind, value.shape)
 
 
 def find_input_chain(graph: onnx.GraphProto) -> tuple[list[onnx.NodeProto], float]:

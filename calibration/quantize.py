@@ -1,92 +1,43 @@
 """Write the portable INT8 graph: explicit symmetric Q/DQ that TensorRT and ONNX Runtime read.
 
-    x -> Q -> DQ -> Conv <- DQ <- Q <- w        both inputs of a residual Add: Q -> DQ
+    x -> Q -> DQ -> Conv <- DQ <- Q <- w
                      ^ float bias, a whole multiple of s_x * s_w
 
 Activations: one scale a tensor, zero point 0. Weights: one scale an output channel, kept as
 float with a Q/DQ pair (TensorRT 8.x wants that). The first input holds (p - 128) exactly.
-Heads (the 1x1 evidence convolution, pooling, Gemm, MatMul) stay float.
+Where the pairs stand is decided in `calibration.placement`. ONNX Runtime's own quantiser with
+the settings that TensorRT needs places the same pairs with the same scales, to the rounding to
+float16 (a test compares them); what it lacks is here: snapped biases, weights stored as whole
+steps, scales that fit float16, the shared scale of a Concat.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.onnx_graph import (
-    add_constant,
-    constants,
-    consumers,
-    find_input_chain,
-    load_model,
-    save_model,
-)
+from calibration.onnx_graph import add_constant, constants, load_model, save_model
+from calibration.placement import FLOAT_READERS, QuantizationPlan, plan_quantization
 from edge_runtime.errors import BundleFormatError
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["QuantizationPlan", "plan_quantization", "quantize"]
+__all__ = [
+    "QuantizationPlan",
+    "activation_scales",
+    "plan_quantization",
+    "quantize",
+    "round_up_to_half",
+]
 
-_WEIGHTED_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 # A bias is a whole number of steps s_x * s_w. Below 2**22 steps float32 holds every such number
 # exactly, and int32 accumulators keep ample room for the products.
 _MAX_BIAS_STEPS = 2.0**22
-
-
-@dataclass(frozen=True, kw_only=True)
-class QuantizationPlan:
-    """What will be quantised.
-
-    Attributes:
-        input_tensor: the tensor holding (p - 128) * input_step.
-        input_step: its scale; 1 for edge-screen's students.
-        observed: activations whose ranges must be observed, in graph order.
-        conv_names: convolutions that become INT8.
-        float_nodes: nodes with weights that stay float.
-    """
-
-    input_tensor: str
-    input_step: float
-    observed: tuple[str, ...]
-    conv_names: tuple[str, ...]
-    float_nodes: tuple[str, ...]
-
-
-def plan_quantization(model_bytes: bytes) -> QuantizationPlan:
-    """Choose the tensors to quantise.
-
-    Raises:
-        BundleFormatError: BatchNormalization is left in the graph, a node has no name, the
-            input is not (p - 128), or no convolution can be quantised.
-    """
-    graph = load_model(model_bytes).graph
-    _check_graph(graph)
-    chain, step = find_input_chain(graph)
-    values = constants(graph)
-    chosen = _quantizable_convs(graph, values)
-    if not chosen:
-        raise BundleFormatError("no convolution can be quantised; export a convolutional student")
-    tensors = {conv.input[0] for conv in chosen}
-    for node in graph.node:
-        if node.op_type == "Add" and not any(name in values for name in node.input):
-            tensors |= set(node.input)
-    start = chain[-1].output[0]
-    made = [name for node in graph.node for name in node.output]
-    names = {conv.name for conv in chosen}
-    return QuantizationPlan(
-        input_tensor=start,
-        input_step=step,
-        observed=tuple(name for name in made if name in tensors and name != start),
-        conv_names=tuple(node.name for node in chosen),
-        float_nodes=tuple(
-            n.name for n in graph.node if n.op_type in _WEIGHTED_OPS and n.name not in names
-        ),
-    )
+_LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
 def quantize(model_bytes: bytes, plan: QuantizationPlan, amax: Mapping[str, float]) -> bytes:
@@ -101,66 +52,46 @@ def quantize(model_bytes: bytes, plan: QuantizationPlan, amax: Mapping[str, floa
         BundleFormatError: a range is missing or not a positive number.
     """
     model = load_model(model_bytes)
-    scales = {name: _scale(name, amax) for name in plan.observed}
-    scales[plan.input_tensor] = np.float32(plan.input_step)
+    scales = activation_scales(plan, amax)
     _quantize_convs(model.graph, set(plan.conv_names), scales)
     _insert_pairs(model.graph, scales)
     model.ir_version = 8
     return save_model(model)
 
 
+def activation_scales(plan: QuantizationPlan, amax: Mapping[str, float]) -> dict[str, np.float32]:
+    """Scale by quantised tensor: amax / 127 rounded up to float16, the largest of each Concat.
+
+    Raises:
+        BundleFormatError: a range is missing or not a positive number.
+    """
+    scales = {name: _scale(name, amax) for name in plan.observed}
+    for family in plan.shared:
+        scales.update(dict.fromkeys(family, max(scales[name] for name in family)))
+    if plan.quantizes_input:
+        scales[plan.input_tensor] = np.float32(plan.input_step)
+    return scales
+
+
 def _scale(name: str, amax: Mapping[str, float]) -> np.float32:
-    value: np.float32 = np.float32(amax.get(name, np.nan) / 127)
-    if not (np.isfinite(value) and value > np.finfo(np.float32).tiny):
+    value = amax.get(name, np.nan) / 127
+    if not (np.isfinite(value) and np.finfo(np.float32).tiny < value < _LARGEST_HALF):
         raise BundleFormatError(
             f"the INT8 range of activation '{name}' is {amax.get(name)}; observe it on images first"
         )
-    return value
+    rounded: np.float32 = round_up_to_half(np.array([value]))[0]
+    return rounded
 
 
-def _check_graph(graph: onnx.GraphProto) -> None:
-    if any(node.op_type == "BatchNormalization" for node in graph.node):
-        raise BundleFormatError(
-            "the graph holds BatchNormalization; fold it into the convolutions when exporting"
-        )
-    names = [node.name for node in graph.node if node.op_type in _WEIGHTED_OPS]
-    if "" in names or len(set(names)) < len(names):
-        raise BundleFormatError("nodes with weights need distinct names; export the bundle again")
+def round_up_to_half(values: NDArray[Any]) -> NDArray[np.float32]:
+    """Smallest float16 numbers that are at least `values` (> 0, below 65504), as float32.
 
-
-def _quantizable_convs(
-    graph: onnx.GraphProto, values: Mapping[str, NDArray[Any]]
-) -> list[onnx.NodeProto]:
-    """Convolutions that gain from INT8 and are not heads.
-
-    A head has no node with weights after it. Small or grouped convolutions stay float where
-    TensorRT has no INT8 kernel for them (depthwise: 8 channels at a time, 3x3 or larger).
+    With such scales model.int8fp16.onnx, whose scales are float16, holds the same integers as
+    the other files; a range grows by one part in 2048 at most, more only below 2**-14.
     """
-    readers = consumers(graph)
-    convs = [node for node in graph.node if node.op_type == "Conv" and node.input[1] in values]
-    fed = [node for node in convs if _feeds_weights(node, readers)]
-    return [node for node in fed if _worth_int8(node, values[node.input[1]])]
-
-
-def _feeds_weights(start: onnx.NodeProto, readers: Mapping[str, list[onnx.NodeProto]]) -> bool:
-    """Whether a node with weights lies anywhere after `start`."""
-    waiting, seen = list(start.output), set()
-    while waiting:
-        for node in readers.get(waiting.pop(), []):
-            if node.op_type in _WEIGHTED_OPS:
-                return True
-            waiting += [name for name in node.output if name not in seen]
-            seen.update(node.output)
-    return False
-
-
-def _worth_int8(conv: onnx.NodeProto, weight: NDArray[Any]) -> bool:
-    groups = next((a.i for a in conv.attribute if a.name == "group"), 1)
-    if weight.ndim != 4:
-        return False
-    if groups > 1:
-        return bool(weight.shape[0] % 8 == 0 and min(weight.shape[2:]) >= 3)
-    return bool(weight.shape[0] % 8 == 0)
+    half = values.astype(np.float16)
+    low = half.astype(np.float64) < values
+    return np.where(low, np.nextafter(half, np.float16(np.inf)), half).astype(np.float32)
 
 
 def _quantize_convs(
@@ -212,20 +143,18 @@ def _weight_scale(
     if bias is not None:
         scale = np.maximum(scale, np.abs(bias) / np.float32(input_scale * _MAX_BIAS_STEPS))
     # A channel of zeros (a zero-initialised residual branch) still needs a positive scale.
-    floor = np.float32(2.0**-60) / min(input_scale, np.float32(1))
-    raised: NDArray[np.float32] = np.maximum(scale, floor).astype(np.float32)
-    return raised
+    return round_up_to_half(np.maximum(scale, np.float32(2.0**-24)))
 
 
 def _insert_pairs(graph: onnx.GraphProto, scales: Mapping[str, np.float32]) -> None:
-    """Put one Q/DQ pair after each activation; every node that reads it reads the pair."""
+    """Put one Q/DQ pair after each activation; nodes that read it read the pair (P3, P4)."""
     zero = add_constant(graph, "activation_zero", np.zeros((), np.int8))
     for name, scale in scales.items():
         add_constant(graph, f"{name}/scale", np.asarray(scale, np.float32))
     nodes = []
     for node in graph.node:
         for index, name in enumerate(node.input):
-            if name in scales:
+            if name in scales and node.op_type not in FLOAT_READERS:
                 node.input[index] = f"{name}/dequantized"
         nodes.append(node)
         for name in node.output:

@@ -20,7 +20,7 @@ from edge_runtime.golden import golden_bytes
 from edge_runtime.manifest import FLOAT_FILES, Manifest
 from edge_runtime.safe_files import write_file
 from edge_runtime.signing import sign_bundle
-from edge_runtime.strict_json import dataclass_to_dict
+from edge_runtime.strict_json import JsonValue, dataclass_to_dict
 
 __all__ = ["Written", "check_free", "check_signing_key", "write_gate_report", "write_release"]
 
@@ -61,10 +61,17 @@ def check_free(out_dir: Path) -> Path:
     return folder
 
 
-def write_gate_report(path: Path, outcome: GateOutcome, val: ImageStream) -> None:
+def write_gate_report(
+    path: Path,
+    outcome: GateOutcome,
+    val: ImageStream,
+    *,
+    search: Mapping[str, JsonValue] | None = None,
+) -> None:
     """Write the gate's report as JSON, with the row of index.csv of every image that flipped.
 
     Rows are in this file only: the bundle names images by their hash and no patient at all.
+    `search` is the record of a search for better INT8, if there was one.
 
     Raises:
         ConfigError: the file cannot be written.
@@ -72,6 +79,8 @@ def write_gate_report(path: Path, outcome: GateOutcome, val: ImageStream) -> Non
     rows = dict(zip(val.hashes, (eye.row_number for eye in val.used), strict=True))
     flipped = {flip.image_sha256: rows[flip.image_sha256] for flip in outcome.report.flips}
     content = {"report": dataclass_to_dict(outcome.report), "rows_of_flips": flipped}
+    if search is not None:
+        content["search"] = dict(search)
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     try:
         write_file(path, text.encode("utf-8"))
@@ -94,7 +103,7 @@ def write_release(
         target_dir: where it belongs, resolved.
         bundle: as read; its FP32 model, golden inputs and model card are kept.
         manifest: complete but for the file hashes.
-        models: bytes of 'int8' and 'int8_cpu'.
+        models: bytes of 'int8', 'int8_cpu' and, if there is one, 'int8_fp16'.
         signing_key: private key.
 
     Raises:

@@ -5,30 +5,69 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
-from distill.student import Student
+from distill.views import resize_view
 from edge_runtime.metrics import auroc
-from train.arrays import normalize_cfp
+from train.arrays import PIXEL_CENTER, PIXEL_SCALE, normalize_cfp
 from train.dataset_arrays import SplitArrays
 from train.device import device_of
 from train.evaluate import Logits
 from train.labels import GRADABLE
 
-__all__ = ["agreement", "student_logits"]
+__all__ = ["agreement", "laterality_accuracy", "pictures_at", "student_logits"]
+
+
+def pictures_at(images_nhwc: npt.NDArray[np.uint8], size_px: int) -> npt.NDArray[np.uint8]:
+    """(N, P, P, 3) uint8 -> (N, size_px, size_px, 3), antialiased; themselves where they fit."""
+    if images_nhwc.shape[1] == size_px:
+        return images_nhwc
+    rows = []
+    for start in range(0, len(images_nhwc), 256):
+        batch = normalize_cfp(torch.from_numpy(images_nhwc[start : start + 256]))
+        levels = resize_view(batch, size_px) * PIXEL_SCALE + PIXEL_CENTER
+        rows.append(levels.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy())
+    return np.ascontiguousarray(np.concatenate(rows))
 
 
 def student_logits(
-    student: Student, images_nhwc: npt.NDArray[np.uint8], *, batch_size: int = 256
+    student: nn.Module, images_nhwc: npt.NDArray[np.uint8], *, batch_size: int = 256
 ) -> Logits:
-    """Outputs of a student in evaluation mode, where it is, over (N, S, S, 3) uint8."""
+    """Outputs of a student, rounded or not, in evaluation mode, where it is.
+
+    Args:
+        student: gives a `StudentOutput`.
+        images_nhwc: (N, S, S, 3) uint8.
+        batch_size: pictures at once.
+    """
+    table = _scores(student, images_nhwc, batch_size)
+    return Logits(diseases=table[:, :-2], gradability=table[:, -2])
+
+
+def laterality_accuracy(
+    student: nn.Module,
+    images_nhwc: npt.NDArray[np.uint8],
+    eyes: npt.NDArray[np.str_],
+    *,
+    batch_size: int = 256,
+) -> float:
+    """Share of eyes whose side, OD or OS, the student's laterality head gets right."""
+    right = _scores(student, images_nhwc, batch_size)[:, -1] > 0
+    return float((right == (eyes == "OD")).mean())
+
+
+def _scores(
+    student: nn.Module, images_nhwc: npt.NDArray[np.uint8], batch_size: int
+) -> npt.NDArray[np.float64]:
+    """(N, L + 2) logits: diseases, gradability, laterality."""
     rows, device = [], device_of(student)
     with torch.no_grad():
         for start in range(0, len(images_nhwc), batch_size):
             batch = torch.from_numpy(images_nhwc[start : start + batch_size]).to(device)
             out = student(normalize_cfp(batch))
-            rows.append(torch.cat([out.logits, out.gradability_logit], 1).double().cpu().numpy())
-    table = np.concatenate(rows)
-    return Logits(diseases=table[:, :-1], gradability=table[:, -1])
+            heads = [out.logits, out.gradability_logit, out.laterality_logit]
+            rows.append(torch.cat(heads, 1).double().cpu().numpy())
+    return np.concatenate(rows)
 
 
 def agreement(

@@ -1,10 +1,13 @@
-"""The student: a compact ResNet whose class evidence is a map, so that a decision can be shown.
+"""The student: a backbone whose class evidence is a map, so that a decision can be shown.
 
-It is built for INT8 on a camera: dense 3x3 convolutions, ReLU, BatchNorm that folds away,
-no pooling between them (a pooled tensor would have to leave the integers), channel counts
-in multiples of 8.
+The default is built for INT8 on a camera: dense 3x3 convolutions, ReLU, BatchNorm that folds
+away, no pooling between them (a pooled tensor would have to leave the integers), channel
+counts in multiples of 8. `distill.catalogue` has the others.
 
-Legend: N images, S side in pixels, D channels of the last stage, L diseases, h = S / 32.
+The laterality head stays in the checkpoint: the exported graph has four outputs, and a camera
+knows the eye from its file or its operator.
+
+Legend: N images, S side in pixels, D channels of the last map, L diseases, h = S / stride.
 """
 
 from __future__ import annotations
@@ -16,13 +19,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from distill.backbone import BASIC_BLOCK_RESNETS, build_backbone, output_shape
 from edge_runtime.errors import CheckpointError, ConfigError
 from train.checkpoint import load_checkpoint, load_weights, save_checkpoint
-from train.timm_door import create_untrained
 
 __all__ = ["Student", "StudentConfig", "StudentOutput", "load_student", "save_student"]
 
-_BASIC_BLOCK_RESNETS = ("resnet10t", "resnet18", "resnet34")
 _STRIDE = 32
 
 
@@ -32,23 +34,31 @@ class StudentConfig:
 
     Attributes:
         size_px: side S of the square CFP, a multiple of 32.
-        arch: timm architecture; its blocks, not its widths.
-        channels: width of each of the four stages, multiples of 8; the last is D.
-        stem_width: width of the first two of three stem convolutions.
+        arch: timm architecture; with `channels`, its blocks and not its widths.
+        channels: width of each of the four stages of a BasicBlock ResNet, multiples of 8; the
+            last is D. Empty: the architecture as timm has it.
+        stem_width: width of the first two of three stem convolutions; 0 if `channels` is empty.
     """
 
     size_px: int = 96
     arch: str = "resnet10t"
-    channels: tuple[int, int, int, int] = (32, 64, 128, 192)
+    channels: tuple[int, ...] = (32, 64, 128, 192)
     stem_width: int = 16
 
     def __post_init__(self) -> None:
         """Refuse shapes that cannot be built or that INT8 kernels do not take."""
         if self.size_px % _STRIDE or self.size_px < _STRIDE:
             raise ConfigError(f"size_px is {self.size_px}; it must be a multiple of {_STRIDE}")
-        if self.arch not in _BASIC_BLOCK_RESNETS:
-            choices = ", ".join(_BASIC_BLOCK_RESNETS)
-            raise ConfigError(f"arch is '{self.arch}'; the student is one of {choices}")
+        if not self.channels:
+            if self.stem_width:
+                raise ConfigError(f"stem_width is {self.stem_width} without channels; it must be 0")
+            return
+        if self.arch not in BASIC_BLOCK_RESNETS:
+            choices = ", ".join(BASIC_BLOCK_RESNETS)
+            raise ConfigError(
+                f"arch is '{self.arch}', which takes no channels; leave them empty, or use one of "
+                f"{choices}"
+            )
         if len(self.channels) != 4:
             raise ConfigError(f"channels is {self.channels}; give the widths of four stages")
         for width in (self.stem_width, *self.channels):
@@ -63,54 +73,56 @@ class StudentOutput:
     Attributes:
         logits: (N, L) spatial mean of `evidence`.
         gradability_logit: (N, 1), high = gradable.
+        laterality_logit: (N, 1), high = OD, the right eye.
         embedding: (N, D) spatial mean of the last feature map.
         evidence: (N, L, h, w) logit that each place votes for.
     """
 
     logits: torch.Tensor
     gradability_logit: torch.Tensor
+    laterality_logit: torch.Tensor
     embedding: torch.Tensor
     evidence: torch.Tensor
 
 
 class Student(nn.Module):
-    """Backbone, then one 1x1 convolution to class evidence before the mean."""
+    """Backbone, then one 1x1 convolution to class evidence before the mean.
+
+    Attributes:
+        width: D.
+    """
 
     def __init__(self, config: StudentConfig, label_names: tuple[str, ...]) -> None:
         """Build with random weights.
 
         Raises:
-            ConfigError: no label, or a label twice.
+            ConfigError: no label, a label twice, or a backbone without a last feature map.
         """
         super().__init__()
         if not label_names or len(set(label_names)) != len(label_names):
             raise ConfigError(f"labels {label_names} must be at least one, each once")
         self.config, self.label_names = config, label_names
-        self.backbone = create_untrained(
-            config.arch,
-            num_classes=0,
-            global_pool="",
-            channels=config.channels,
-            stem_type="deep",
-            stem_width=config.stem_width,
-            replace_stem_pool=True,
-            avg_down=False,
-        )
-        width = config.channels[-1]
-        self.evidence = nn.Conv2d(width, len(label_names), 1)
-        self.gradability = nn.Conv2d(width, 1, 1)
-        for head in (self.evidence, self.gradability):
+        self.backbone = build_backbone(config)
+        self.width, _ = output_shape(self.backbone, config.arch)
+        self.evidence = nn.Conv2d(self.width, len(label_names), 1)
+        self.gradability = nn.Conv2d(self.width, 1, 1)
+        self.laterality = nn.Conv2d(self.width, 1, 1)
+        for head in (self.evidence, self.gradability, self.laterality):
             nn.init.normal_(head.weight, std=0.01)
             nn.init.zeros_(head.bias)  # type: ignore[arg-type]
 
     def forward(self, cfp_nchw: torch.Tensor) -> StudentOutput:
         """(N, 3, S, S) normalised float32 -> StudentOutput."""
-        features = self.backbone(cfp_nchw)
-        evidence = self.evidence(features)
+        return self.read(self.backbone(cfp_nchw))
+
+    def read(self, features_nchw: torch.Tensor) -> StudentOutput:
+        """(N, D, h, h) last feature map -> StudentOutput: every head is linear before its mean."""
+        evidence = self.evidence(features_nchw)
         return StudentOutput(
             logits=evidence.mean((2, 3)),
-            gradability_logit=self.gradability(features).mean((2, 3)),
-            embedding=features.mean((2, 3)),
+            gradability_logit=self.gradability(features_nchw).mean((2, 3)),
+            laterality_logit=self.laterality(features_nchw).mean((2, 3)),
+            embedding=features_nchw.mean((2, 3)),
             evidence=evidence,
         )
 

@@ -1,8 +1,9 @@
-"""Teach a student: the teacher looks at the same pictures, labelled or not, and is imitated.
+"""The task stage: the teacher looks at the same pictures, labelled or not, and is imitated.
 
 loss = soft_weight * BCE(student, teacher's probabilities)
      + true_weight * BCE(student, known labels)
      + feature_weight * (1 - cos(map(student embedding), standardised teacher embedding))
+     + laterality_weight * BCE(student, which eye it is)
 
 Teacher and student see the same changed view of a photograph, so what the teacher says is
 about what the student sees. The final weights are kept; `val` is reported, never chosen on.
@@ -10,44 +11,46 @@ about what the student sees. The final weights are kept; `val` is reported, neve
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from distill.agreement import agreement, student_logits
-from distill.augment import AugmentConfig, augment_batch
-from distill.losses import FeatureScale, feature_loss, soft_label_loss
-from distill.student import Student, StudentConfig, StudentOutput, save_student
+from distill.agreement import agreement, laterality_accuracy, pictures_at, student_logits
+from distill.augment import AugmentConfig
+from distill.loop import LoopConfig, StatesConfig, run_steps
+from distill.quant_lint import Finding, refuse_bad_backbone
+from distill.records import TeacherRecord
+from distill.student import Student, StudentConfig, save_student
+from distill.task_objective import task_objective
+from distill.teacher_view import TeacherEye
+from distill.views import Pictures, true_labels
 from edge_runtime.errors import ConfigError
-from train.arrays import normalize_cfp
 from train.data.origin import DataOrigin
 from train.dataset_arrays import SplitArrays
 from train.device import CPU, device_of
 from train.evaluate import teacher_logits
-from train.finetune import masked_bce
-from train.labels import GRADABLE
-from train.schedule import Progress, StepGuard, batches, cosine_rate, seed_everything
-from train.teacher import Teacher, TeacherOutput
+from train.schedule import Progress, seed_everything
+from train.teacher import Teacher
 
 __all__ = [
     "DistillConfig",
     "Distilled",
     "TeacherRecord",
     "distill",
+    "measure",
     "save_distilled",
+    "to_device",
     "true_labels",
 ]
-
-_NUM_SCALE_IMAGES = 1024  # enough for a mean and a deviation a channel
 
 
 @dataclass(frozen=True, kw_only=True)
 class DistillConfig:
-    """All settings of distillation; saved whole.
+    """All settings of the task stage; saved whole.
 
     Attributes:
         num_steps: optimiser steps.
@@ -57,9 +60,12 @@ class DistillConfig:
         soft_weight: of the loss to the teacher's probabilities.
         true_weight: of the loss to true labels, where known.
         feature_weight: of the loss to the teacher's embedding.
+        laterality_weight: of the loss to which eye it is.
+        mixup: blend every picture with another of its batch, for both networks.
         bfloat16: run both networks in bfloat16; losses stay float32.
         seed: draws weights, batches and views.
         student: shape of the student.
+        allow_quant_lint: teach a backbone that INT8 is known to treat badly.
         augment: how far a view may differ from its photograph.
     """
 
@@ -70,22 +76,48 @@ class DistillConfig:
     soft_weight: float = 0.7
     true_weight: float = 0.3
     feature_weight: float = 0.5
+    laterality_weight: float = 0.1
+    mixup: bool = False
     bfloat16: bool = True
     seed: int = 0
     student: StudentConfig = field(default_factory=StudentConfig)
+    allow_quant_lint: bool = False
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:
         """Refuse settings out of range."""
-        if self.num_steps < 1 or self.batch_size < 2:
+        if min(self.weights.values()) < 0 or self.soft_weight + self.true_weight == 0:
             raise ConfigError(
-                f"num_steps {self.num_steps} must be >= 1 and batch_size {self.batch_size} >= 2"
+                f"loss weights {self.weights} must be >= 0, soft or true above 0: the student "
+                "has to learn the task from one of them"
             )
-        if not 0 < self.learning_rate < 1:
-            raise ConfigError(f"learning_rate {self.learning_rate} must be in (0, 1)")
-        weights = (self.soft_weight, self.true_weight, self.feature_weight)
-        if min(weights) < 0 or self.soft_weight == 0:
-            raise ConfigError(f"loss weights {weights} must be >= 0, soft_weight above 0")
+        self.loop()
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Loss -> weight."""
+        return {
+            "soft": self.soft_weight,
+            "true": self.true_weight,
+            "feature": self.feature_weight,
+            "laterality": self.laterality_weight,
+        }
+
+    def loop(self) -> LoopConfig:
+        """What the step loop needs of it.
+
+        Raises:
+            ConfigError: a setting is out of range.
+        """
+        return LoopConfig(
+            num_steps=self.num_steps,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            mixup=self.mixup,
+            augment=self.augment,
+            seed=self.seed,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,13 +128,15 @@ class Distilled:
         student: on the CPU, contiguous.
         config: how it was taught.
         training: mean of each loss over the last 50 steps, and skipped steps.
-        val: what `agreement` says of the validation split; empty without one.
+        val: what `measure` says of the validation split; empty without one.
+        findings: what quant-lint says of the backbone.
     """
 
     student: Student
     config: DistillConfig
     training: dict[str, float]
     val: dict[str, float]
+    findings: tuple[Finding, ...]
 
     @property
     def metrics(self) -> dict[str, dict[str, float]]:
@@ -110,171 +144,133 @@ class Distilled:
         return {"training": self.training, "val": self.val}
 
 
-@dataclass(frozen=True, kw_only=True)
-class TeacherRecord:
-    """Which teacher it was: SHA-256 of its weights and the seeds of its own training."""
-
-    sha256: str
-    seeds: dict[str, int]
-
-
-def true_labels(data: SplitArrays, label_names: tuple[str, ...]) -> torch.Tensor:
-    """(N, L + 1) float32 of diseases and gradability; NaN = unknown.
-
-    A column that the data set does not have is unknown throughout: distillation needs no
-    labels. Diseases of an ungradable eye are unknown too: what cannot be seen must not be
-    learnt as absent.
-    """
-    unknown = np.full(len(data), np.nan, np.float32)
-    names = (*label_names, GRADABLE)
-    columns = [data.label(n) if n in data.label_names else unknown for n in names]
-    table = torch.from_numpy(np.stack(columns, 1))
-    table[table[:, -1] == 0, :-1] = torch.nan
-    return table
-
-
 def distill(
     teacher: Teacher,
     train: SplitArrays,
     config: DistillConfig,
     *,
+    start: Student | None = None,
     val: SplitArrays | None = None,
     progress: Progress | None = None,
     device: torch.device | None = None,
+    states: StatesConfig | None = None,
 ) -> Distilled:
-    """Teach a fresh student.
+    """Teach a student the task.
 
     Args:
         teacher: in evaluation mode; not changed, and afterwards where it was.
-        train: every training photograph, with whatever labels it has.
+        train: every training photograph, with whatever labels it has, at the larger of the two
+            networks' sizes.
         config: the settings.
+        start: student to go on with, changed in place; None = a fresh one of `config.student`.
         val: measured at the end, not used for any choice.
         progress: called with (steps done, steps, text).
         device: where both networks run; None = the CPU.
+        states: where to keep what a stopped run goes on from; None = nowhere.
 
     Raises:
-        ConfigError: the teacher takes another picture size, or training diverges.
+        ConfigError: sizes or shapes do not fit, quant-lint refuses the backbone, or training
+            diverges.
+        CheckpointError: the state to go on from is damaged or of another run.
     """
-    teacher_px = teacher.encoder.config.size_px
-    if teacher_px != config.student.size_px or train.images_nhwc.shape[1] != teacher_px:
+    findings = refuse_bad_backbone(config.student, allowed=config.allow_quant_lint)
+    if start is not None and (start.config, start.label_names) != (
+        config.student,
+        teacher.label_names,
+    ):
         raise ConfigError(
-            f"the teacher takes {teacher_px} px, the student {config.student.size_px} px and the "
-            f"pictures have {train.images_nhwc.shape[1]} px; use one size"
+            f"the student to go on with is {start.config} for {start.label_names}, the settings "
+            f"say {config.student} for {teacher.label_names}; use those of one run"
         )
-    home = device_of(teacher)
+    home, where = device_of(teacher), device or CPU
+    generator = seed_everything(config.seed)
+    pictures = Pictures(
+        train,
+        teacher.label_names,
+        teacher_px=teacher.encoder.config.size_px,
+        student_px=config.student.size_px,
+        device=where,
+    )
     try:
-        run = _Run(teacher, train, config, device or CPU)
-        training = run.steps(progress)
-        student = run.student.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
-        measured = {} if val is None else _measure(teacher, student, val)
+        eye = TeacherEye(teacher.to(where), bfloat16=config.bfloat16)
+        student = to_device(start or Student(config.student, teacher.label_names), where)
+        objective = task_objective(
+            student,
+            student.width,
+            eye,
+            pictures,
+            weights=config.weights,
+            bfloat16=config.bfloat16,
+            seed=config.seed,
+        )
+        student.train()
+        training = run_steps(
+            objective, pictures, config.loop(), generator, progress=progress, states=states
+        )
+        # Convolutions ran with channels last; a checkpoint has them first.
+        student.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+        size_px = config.student.size_px
+        measured = {} if val is None else measure(teacher, student, val, student_px=size_px)
     finally:
         teacher.to(home)
-    return Distilled(student=student.to(CPU), config=config, training=training, val=measured)
+    return Distilled(
+        student=student.to(CPU),
+        config=config,
+        training=training,
+        val=measured,
+        findings=findings,
+    )
 
 
-def _measure(teacher: Teacher, student: Student, val: SplitArrays) -> dict[str, float]:
-    scores = student_logits(student, val.images_nhwc)
-    return agreement(teacher_logits(teacher, val.images_nhwc), scores, val, teacher.label_names)
+def to_device(student: Student, device: torch.device) -> Student:
+    """Move a student in the memory format that convolutions are fastest in."""
+    student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return student
 
 
-class _Run:
-    """The state of one distillation."""
+def measure(
+    teacher: Teacher, student: nn.Module, val: SplitArrays, *, student_px: int
+) -> dict[str, float]:
+    """`agreement` and the share of eyes whose side is right; each network at its own size.
 
-    def __init__(
-        self, teacher: Teacher, train: SplitArrays, config: DistillConfig, device: torch.device
-    ) -> None:
-        self.generator = seed_everything(config.seed)
-        self.teacher, self.config, self.device = teacher.to(device).eval(), config, device
-        self.images = train.images_tensor()
-        self.labels = true_labels(train, teacher.label_names)
-        # The pictures are NHWC in memory, and convolutions are faster that way too.
-        self.student = Student(config.student, teacher.label_names)
-        self.student.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        width = teacher.encoder.config.width
-        self.feature_map = nn.Linear(config.student.channels[-1], width).to(device)
-        picked = np.random.default_rng(config.seed).permutation(len(train))[:_NUM_SCALE_IMAGES]
-        self.scale = FeatureScale(self._look(self._pictures(torch.from_numpy(picked))).embedding)
-        parameters = [*self.student.parameters(), *self.feature_map.parameters()]
-        self.guard = StepGuard(
-            torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
-        )
-
-    def steps(self, progress: Progress | None) -> dict[str, float]:
-        """Train; returns the mean of each loss over the last 50 steps."""
-        config = self.config
-        self.student.train()
-        recent: list[dict[str, float]] = []
-        drawn = batches(len(self.images), config.batch_size, config.num_steps, config.seed)
-        for step, picked in enumerate(drawn):
-            losses = self._losses(picked)
-            total = sum(self._weights()[name] * loss for name, loss in losses.items())
-            assert isinstance(total, torch.Tensor)
-            self.guard.step(total, cosine_rate(step, config.num_steps, config.learning_rate))
-            recent.append({name: float(loss.detach()) for name, loss in losses.items()})
-            if progress is not None and ((step + 1) % 20 == 0 or step + 1 == config.num_steps):
-                progress(step + 1, config.num_steps, _text(recent[-20:]))
-        return {**_means(recent[-50:]), "skipped_steps": float(self.guard.num_skipped)}
-
-    def _losses(self, picked: torch.Tensor) -> dict[str, torch.Tensor]:
-        config = self.config
-        view = augment_batch(self._pictures(picked), config.augment, self.generator)
-        target = self._look(view)
-        with self._autocast():
-            output = self.student(view.contiguous(memory_format=torch.channels_last))
-        logits = _all_logits(output)
-        mapped = self.feature_map(output.embedding.float())
-        return {
-            "soft": soft_label_loss(logits, _all_logits(target)),
-            "true": masked_bce(logits, self.labels[picked].to(self.device)),
-            "feature": feature_loss(mapped, self.scale(target.embedding)),
-        }
-
-    def _weights(self) -> dict[str, float]:
-        config = self.config
-        return {
-            "soft": config.soft_weight,
-            "true": config.true_weight,
-            "feature": config.feature_weight,
-        }
-
-    def _look(self, view_nchw: torch.Tensor) -> TeacherOutput:
-        """What the teacher says of a view."""
-        with torch.no_grad(), self._autocast():
-            output: TeacherOutput = self.teacher(view_nchw)
-        return output
-
-    def _pictures(self, picked: torch.Tensor) -> torch.Tensor:
-        """(N, 3, S, S) normalised photographs, moved after they were picked."""
-        return normalize_cfp(self.images[picked].to(self.device))
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16)
-
-
-def _all_logits(output: StudentOutput | TeacherOutput) -> torch.Tensor:
-    return torch.cat([output.logits.float(), output.gradability_logit.float()], 1)
-
-
-def _means(losses: list[dict[str, float]]) -> dict[str, float]:
-    """Mean of each loss; a skipped step's is no number and is left out."""
-    columns = {name: np.array([row[name] for row in losses]) for name in losses[0]}
-    known = {name: values[np.isfinite(values)] for name, values in columns.items()}
-    return {f"loss_{name}": float(values.mean()) for name, values in known.items() if len(values)}
-
-
-def _text(losses: list[dict[str, float]]) -> str:
-    return " ".join(f"{name} {value:.3f}" for name, value in _means(losses).items())
+    Args:
+        teacher: in evaluation mode.
+        student: gives a `StudentOutput`: a student, or one with INT8 rounding.
+        val: the split.
+        student_px: side of the student's pictures.
+    """
+    theirs = pictures_at(val.images_nhwc, teacher.encoder.config.size_px)
+    ours = pictures_at(val.images_nhwc, student_px)
+    numbers = agreement(
+        teacher_logits(teacher, theirs), student_logits(student, ours), val, teacher.label_names
+    )
+    return {**numbers, "laterality_accuracy": laterality_accuracy(student, ours, val.eyes)}
 
 
 def save_distilled(
-    folder: Path, distilled: Distilled, *, teacher: TeacherRecord, origin: DataOrigin
+    folder: Path,
+    distilled: Distilled,
+    *,
+    teacher: TeacherRecord,
+    origin: DataOrigin,
+    earlier: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a 'student' checkpoint that says everything about how it was taught."""
+    """Write a 'student' checkpoint that says everything about how it was taught.
+
+    Args:
+        folder: checkpoint folder.
+        distilled: what was taught.
+        teacher: which one.
+        origin: the data.
+        earlier: records of the stages before, such as 'label_free'; None = there were none.
+    """
     record: dict[str, Any] = {
+        **(earlier or {}),
         "distill": asdict(distilled.config),
         "teacher": asdict(teacher),
         "training_data": asdict(origin),
         "metrics": distilled.metrics,
+        "quant_lint": [finding.to_dict() for finding in distilled.findings],
         "data_fingerprint": origin.fingerprint,
     }
     save_student(folder, distilled.student, record)

@@ -10,7 +10,7 @@ reads the report and decides nothing here.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,7 +125,7 @@ class Agreement:
         """Why the engine does not agree, or None."""
         if self.num_pictures == 0 and self.not_compared:
             return "no photograph of the folder reaches the model; give gradable photographs"
-        if self.max_difference > self.atol_probability:
+        if not self.max_difference <= self.atol_probability:  # no number is not within it either
             return "a probability is off by more than the bundle allows"
         if self.num_changed > 0:
             return f"{self.num_changed} decisions differ"
@@ -179,7 +179,7 @@ def _load_pictures(bundle: Bundle, folder: Path | None) -> tuple[list[Picture], 
     """Preprocess the photographs as screening does; set aside what screening would."""
     loaded: list[Picture] = []
     refused: list[NotCompared] = []
-    for data in [] if folder is None else _read_folder(folder):
+    for data in () if folder is None else _read_folder(folder):
         name = hashlib.sha256(data).hexdigest()
         try:
             decoded, prepared = load_for_model(data, bundle.manifest.preprocess_spec())
@@ -195,16 +195,17 @@ def _load_pictures(bundle: Bundle, folder: Path | None) -> tuple[list[Picture], 
     return loaded, refused
 
 
-def _read_folder(folder: Path) -> list[bytes]:
+def _read_folder(folder: Path) -> Iterator[bytes]:
+    """Yield one file after the other: all of them at once may be more than a board's memory."""
     try:
         files = sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES)
-        pictures = [path.read_bytes() for path in files]
+        if not files:
+            words = ", ".join(PICTURE_SUFFIXES)
+            raise ConfigError(f"{folder} has no photograph ({words}); give a folder that has some")
+        for path in files:
+            yield path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{folder} cannot be read ({error.strerror}); check --images") from error
-    if not pictures:
-        words = ", ".join(PICTURE_SUFFIXES)
-        raise ConfigError(f"{folder} has no photograph ({words}); give a folder that has some")
-    return pictures
 
 
 def _run(

@@ -16,6 +16,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -124,10 +125,10 @@ def run_bench(
             f"{len(images)} pictures, repeats {repeats}, warmup {warmup}; give at least one "
             "picture, repeats >= 1, warmup >= 0"
         )
-    screeners = _open_all(bundle, engine, num_threads, cache_dir)
-    precisions = tuple(screeners)
-    samples: _Samples = {p: {stage: [] for stage in BENCH_STAGES} for p in precisions}
-    try:
+    with ExitStack() as stack:
+        screeners = _open_all(bundle, engine, num_threads, cache_dir, stack)
+        precisions = tuple(screeners)
+        samples: _Samples = {p: {stage: [] for stage in BENCH_STAGES} for p in precisions}
         for number in range(-warmup, repeats):
             # Alternating order: no precision always runs on another's warm caches.
             order = precisions if number % 2 == 0 else precisions[::-1]
@@ -135,9 +136,6 @@ def run_bench(
                 _one_round(screeners[precision], images, samples[precision], keep=number >= 0)
             if progress is not None:
                 progress(1)
-    finally:
-        for screener in screeners.values():
-            screener.close()
     return BenchReport(
         bundle_name=bundle.manifest.name,
         bundle_version=bundle.manifest.version,
@@ -155,33 +153,29 @@ def run_bench(
 
 
 def _open_all(
-    bundle: Bundle, engine: str, num_threads: int, cache_dir: Path | None
+    bundle: Bundle, engine: str, num_threads: int, cache_dir: Path | None, stack: ExitStack
 ) -> dict[str, Screener]:
-    """Open every precision that there is; close what is open when one cannot be."""
+    """Open every precision that there is; `stack` closes them."""
     if engine not in ("onnxruntime", "tensorrt"):
         raise ConfigError(f"engine is {engine!r}; name 'onnxruntime' or 'tensorrt' to time it")
     optional = ("fp16",) if engine == "tensorrt" else ()
     opened: dict[str, Screener] = {}
-    try:
-        for precision in (*PRECISIONS, *optional):
-            try:
-                found = open_engine(
-                    bundle,
-                    engine=engine,
-                    precision=precision,
-                    num_threads=num_threads,
-                    cache_dir=cache_dir,
-                )
-            except EngineNotBuiltError:
-                if precision not in optional:
-                    raise
-                continue
-            # What is timed decides nothing, so an unproven INT8 model may be timed.
-            opened[precision] = Screener(bundle, found, allow_unproven_int8=True)
-    except BaseException:
-        for screener in opened.values():
-            screener.close()
-        raise
+    for precision in (*PRECISIONS, *optional):
+        try:
+            found = open_engine(
+                bundle,
+                engine=engine,
+                precision=precision,
+                num_threads=num_threads,
+                cache_dir=cache_dir,
+            )
+        except EngineNotBuiltError:
+            if precision not in optional:
+                raise
+            continue
+        stack.callback(found.close)
+        # What is timed decides nothing, so an unproven INT8 model may be timed.
+        opened[precision] = Screener(bundle, found, allow_unproven_int8=True)
     return opened
 
 

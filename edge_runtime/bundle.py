@@ -2,6 +2,7 @@
 
     bundle.json  bundle.sig  model.fp32.onnx  golden.npz  MODEL_CARD.md
     model.int8.onnx  model.int8-cpu.onnx      (only with an INT8 record)
+    model.int8fp16.onnx                       (only with an INT8 record, and may be left out)
 
 Every file is read once. The bytes that were verified are the bytes that are used, so
 that a file swapped after the check has no effect. `write_manifest` writes bundle.json
@@ -37,12 +38,14 @@ if TYPE_CHECKING:
 __all__ = ["MODEL_FILES", "Bundle", "read_bundle", "write_manifest"]
 
 #: Precision -> file. 'int8' is the portable symmetric graph, 'int8_cpu' carries the same
-#: integers in the form that ONNX Runtime's CPU kernels run fastest.
+#: integers in the form that ONNX Runtime's CPU kernels run fastest, 'int8_fp16' is the portable
+#: graph in float16 for strongly typed TensorRT builds.
 MODEL_FILES: Mapping[str, str] = MappingProxyType(
     {
         "fp32": "model.fp32.onnx",
         "int8": "model.int8.onnx",
         "int8_cpu": "model.int8-cpu.onnx",
+        "int8_fp16": "model.int8fp16.onnx",
     }
 )
 
@@ -67,11 +70,11 @@ class Bundle:
     contents: Mapping[str, bytes] = field(repr=False)
 
     def model_bytes(self, precision: str) -> bytes:
-        """Return the verified ONNX bytes of 'fp32', 'int8' or 'int8_cpu'.
+        """Return the verified ONNX bytes of a precision of `MODEL_FILES`.
 
         Raises:
             ValueError: Another word.
-            BundleFormatError: This bundle has no INT8 models.
+            BundleFormatError: This bundle has no such model.
         """
         if precision not in MODEL_FILES:
             raise ValueError(f"precision {precision!r} is not one of {sorted(MODEL_FILES)}")
@@ -111,7 +114,9 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
         BundleFormatError: The manifest would not be read back equal, or a model is unsafe.
         BundleIntegrityError: A file of the bundle is missing or a foreign one is there.
     """
-    contents = _read_files(folder, manifest, present=_list_folder(folder))
+    present = _list_folder(folder)
+    optional = present & set(manifest.optional_files)
+    contents = _read_files(folder, {*manifest.required_files, *optional}, present=present)
     for name in _model_names(contents):
         check_onnx(contents[name], name=name)
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
@@ -150,7 +155,7 @@ def read_bundle(
     if require_signature:
         key_id, trusted_from = _verify(folder, raw, trusted_keys, present)
     manifest = Manifest.from_dict(parse_json_object(raw, name="bundle.json"))
-    contents = _read_files(folder, manifest, present=present)
+    contents = _read_files(folder, set(manifest.expected_files), present=present)
     _check_hashes(manifest, contents)
     for name in _model_names(contents):
         check_onnx(contents[name], name=name)
@@ -203,9 +208,8 @@ def _verify(
     return key_id, next(key.source for key in trusted_keys if key.key_id == key_id)
 
 
-def _read_files(folder: Path, manifest: Manifest, *, present: set[str]) -> dict[str, bytes]:
+def _read_files(folder: Path, expected: set[str], *, present: set[str]) -> dict[str, bytes]:
     """Read the files that the manifest expects; refuse missing and foreign ones."""
-    expected = set(manifest.expected_files)
     extra = sorted(present - expected - {"bundle.json", "bundle.sig"})
     if extra:
         raise BundleIntegrityError(f"{', '.join(extra)} does not belong to the bundle; remove it")

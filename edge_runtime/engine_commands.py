@@ -12,7 +12,7 @@ import click
 
 from edge_runtime.bundle import read_bundle
 from edge_runtime.engine_text import built_text, cleared_text, list_text, planned_text
-from edge_runtime.engines.trt_cache import default_cache_dir
+from edge_runtime.engines.trt_cache import cache_root
 from edge_runtime.engines.trt_dry_run import plan_engine
 from edge_runtime.engines.trt_inventory import clear_engines, list_engines
 from edge_runtime.engines.trt_plan import ensure_plan
@@ -56,7 +56,7 @@ def run_build(request: BuildRequest, *, as_json: bool) -> None:
             bundle,
             bundle_dir=request.bundle_dir,
             precision=request.precision,
-            cache_dir=_cache_dir(request.cache_dir),
+            cache_dir=cache_root(request.cache_dir),
             version=request.for_version,
         )
         value = {"dry_run": True, **dataclass_to_dict(planned)}
@@ -64,7 +64,7 @@ def run_build(request: BuildRequest, *, as_json: bool) -> None:
         return
     loaded = ensure_plan(
         bundle,
-        cache_dir=_cache_dir(request.cache_dir),
+        cache_dir=cache_root(request.cache_dir),
         precision=request.precision,
         rebuild=request.rebuild,
         progress=lambda line: click.echo(printable(line), err=True),
@@ -85,7 +85,7 @@ def run_build(request: BuildRequest, *, as_json: bool) -> None:
 
 def run_list(cache_dir: Path | None, *, as_json: bool) -> None:
     """Print every engine of the cache, with the reason where one would not be used."""
-    root = _cache_dir(cache_dir)
+    root = cache_root(cache_dir)
     engines = list_engines(root)
     rows = [{**dataclass_to_dict(one), "path": str(one.path)} for one in engines]
     for row in rows:
@@ -96,7 +96,7 @@ def run_list(cache_dir: Path | None, *, as_json: bool) -> None:
 
 def run_clear(bundle_dir: Path | None, cache_dir: Path | None, *, as_json: bool) -> None:
     """Remove the engines of one bundle, or everything when `bundle_dir` is None."""
-    root = _cache_dir(cache_dir)
+    root = cache_root(cache_dir)
     digest = None
     if bundle_dir is not None:  # not verified: removing needs no trust in it
         raw = read_file(bundle_dir / "bundle.json", max_bytes=MAX_MANIFEST_BYTES)
@@ -104,10 +104,6 @@ def run_clear(bundle_dir: Path | None, cache_dir: Path | None, *, as_json: bool)
     cleared = clear_engines(root, bundle_sha256=digest)
     value = {"cache_dir": str(root), **dataclass_to_dict(cleared)}
     _echo(value, cleared_text(root, cleared), as_json=as_json)
-
-
-def _cache_dir(named: Path | None) -> Path:
-    return (named or default_cache_dir()).expanduser().absolute()
 
 
 def _echo(value: dict[str, Any], text: str, *, as_json: bool) -> None:

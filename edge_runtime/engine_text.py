@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from edge_runtime.engines.io_contract import INPUT_NAME
 from edge_runtime.engines.trt_dry_run import PlannedEngine
 from edge_runtime.engines.trt_inventory import Cleared, ListedEngine
 from edge_runtime.engines.trt_plan import LoadedPlan
-from edge_runtime.engines.trt_recipe import INPUT_NAME, EngineRecipe
+from edge_runtime.engines.trt_recipe import EngineRecipe
 from edge_runtime.report_text import printable
 
 __all__ = ["built_text", "cleared_text", "list_text", "planned_text"]
@@ -20,7 +21,11 @@ def planned_text(planned: PlannedEngine) -> str:
     where = "not known here"
     if device is not None:
         where = f"{device.name}, compute capability {device.compute_capability}"
-    state = {True: "already there", False: "would be built", None: "not known without the device"}
+    state = {
+        True: "already there",
+        False: "would be built",
+        None: "only the device with its TensorRT knows",
+    }
     lines = [
         "dry run: nothing is built",
         f"bundle     {planned.bundle_name} {planned.bundle_version}, "

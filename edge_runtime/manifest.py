@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FLOAT_FILES",
     "INT8_FILES",
+    "OPTIONAL_INT8_FILES",
     "SCHEMA_VERSION",
     "SYNTHETIC_WARNING",
     "AbstentionBand",
@@ -52,6 +53,7 @@ SCHEMA_VERSION = 2
 SYNTHETIC_WARNING = "trained on synthetic eyes only; the answer says nothing about a real eye"
 FLOAT_FILES = ("MODEL_CARD.md", "golden.npz", "model.fp32.onnx")
 INT8_FILES = ("model.int8-cpu.onnx", "model.int8.onnx")
+OPTIONAL_INT8_FILES = ("model.int8fp16.onnx",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +122,8 @@ class Manifest:
         self._check_preprocessing()
         self._check_gate_labels()
         for name, digest in self.files.items():
-            require(name in self.expected_files, f"files.{name}", digest, "left out: unknown file")
+            known = name in (*self.required_files, *self.optional_files)
+            require(known, f"files.{name}", digest, "left out: unknown file")
             require_sha256(f"files.{name}", digest)
 
     def _check_preprocessing(self) -> None:
@@ -147,9 +150,20 @@ class Manifest:
         return tuple(label.name for label in self.labels)
 
     @property
-    def expected_files(self) -> tuple[str, ...]:
-        """Sorted names of every file but bundle.json and bundle.sig."""
+    def required_files(self) -> tuple[str, ...]:
+        """Sorted names of the files that must be there, but bundle.json and bundle.sig."""
         return tuple(sorted(FLOAT_FILES + (INT8_FILES if self.int8 is not None else ())))
+
+    @property
+    def optional_files(self) -> tuple[str, ...]:
+        """Sorted names of the files that may be there: the one for strongly typed builds."""
+        return OPTIONAL_INT8_FILES if self.int8 is not None else ()
+
+    @property
+    def expected_files(self) -> tuple[str, ...]:
+        """Sorted names of the required files and of the optional ones that `files` names."""
+        named = tuple(name for name in self.optional_files if name in self.files)
+        return tuple(sorted(self.required_files + named))
 
     @property
     def calibrated(self) -> bool:

@@ -138,7 +138,11 @@ class Screener:
             cache_dir=None if cache_dir is None else Path(cache_dir),
             tensorrt=tensorrt,
         )
-        return cls(bundle, opened, allow_unproven_int8=allow_unproven_int8)
+        try:
+            return cls(bundle, opened, allow_unproven_int8=allow_unproven_int8)
+        except BaseException:
+            opened.close()
+            raise
 
     @property
     def bundle(self) -> Bundle:

@@ -23,7 +23,7 @@ from edge_runtime.strict_json import dataclass_to_dict
 from export.golden_images import make_golden, order_golden_visits
 from export.model_card import model_card
 from export.parity import ParityReport, check_parity, probe_images
-from export.to_onnx import export_onnx
+from export.to_onnx import MAX_SIZE_MIB, export_onnx
 from train.data.index import read_index
 from train.data.origin import DataOrigin, read_origin
 from train.teacher import GRADABLE
@@ -49,6 +49,7 @@ class ExportConfig:
             different orders; logits of a few units then differ by less than 1e-4.
         atol_probability_int8: the same for INT8, where one rounding flip moves a probability
             by up to 0.016 in networks of this family.
+        max_size_mib: a larger FP32 file is refused.
     """
 
     name: str
@@ -59,11 +60,14 @@ class ExportConfig:
     num_golden: int = 8
     atol_probability_fp32: float = 1e-3
     atol_probability_int8: float = 0.03
+    max_size_mib: float = MAX_SIZE_MIB
 
     def __post_init__(self) -> None:
         """Refuse a golden set that shows nothing; the rest the manifest refuses."""
         if not 2 <= self.num_golden <= 256:
             raise ConfigError(f"num_golden is {self.num_golden}; it must be 2 to 256")
+        if not self.max_size_mib > 0:
+            raise ConfigError(f"max_size_mib is {self.max_size_mib}; it must be above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +101,11 @@ def assemble_bundle(
     origin = read_origin(data_dir, fingerprint=index.fingerprint())
     spec = PreprocessSpec(size_px=student.config.size_px)
     protocol = _protocol(config, origin)
-    model_bytes = export_onnx(student, metadata=_metadata(config, student))
+    model_bytes = export_onnx(
+        student,
+        metadata=_metadata(config, student, protocol, spec),
+        max_size_mib=config.max_size_mib,
+    )
     visits = order_golden_visits(
         index.split("val"), student.label_names, num_images=config.num_golden
     )
@@ -161,12 +169,20 @@ def _uncalibrated(name: str) -> LabelSpec:
     return LabelSpec(name=name, temperature=None, operating_point=None)
 
 
-def _metadata(config: ExportConfig, student: Student) -> dict[str, str]:
+def _metadata(
+    config: ExportConfig, student: Student, protocol: Protocol, spec: PreprocessSpec
+) -> dict[str, str]:
+    """The essentials of bundle.json, for whoever has the ONNX file alone; INT8 files keep them."""
     return {
         "name": config.name,
         "version": config.version,
         "labels": ",".join(student.label_names),
+        "gradability": GRADABLE,
         "intended_use": INTENDED_USE,
+        "input": f"uint8 RGB, 1 x {spec.size_px} x {spec.size_px} x 3",
+        "preprocessing_sha256": spec.sha256(),
+        "cameras": ", ".join(protocol.cameras),
+        "field_degrees": f"{protocol.field_degrees:g}",
     }
 
 
@@ -190,8 +206,14 @@ def _provenance(student_dir: Path, record: Mapping[str, Any], origin: DataOrigin
         "teacher_sha256": teacher["sha256"],
         "student_sha256": _sha256(student_dir / "model.safetensors"),
         "code_version": __version__,
-        "seeds": {"distill": record["distill"]["seed"], **teacher["seeds"]},
+        "seeds": {**teacher["seeds"], **_student_seeds(record)},
     }
+
+
+def _student_seeds(record: Mapping[str, Any]) -> dict[str, int]:
+    """Of the stages that the student went through; only the task stage is in every record."""
+    stages = [name for name in ("label_free", "distill", "qat") if name in record]
+    return {name: record[name]["seed"] for name in stages}
 
 
 def _sha256(path: Path) -> str:

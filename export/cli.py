@@ -33,6 +33,13 @@ _NOTICE = "research use only; not a medical device"
     help="Field of view of the photographs.",
 )
 @click.option("--num-golden", type=click.IntRange(2, 256), default=8, show_default=True)
+@click.option(
+    "--max-size-mib",
+    type=click.FloatRange(0, min_open=True),
+    default=100.0,
+    show_default=True,
+    help="Refuse a larger model.fp32.onnx.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def export(
     student_dir: Path,
@@ -43,6 +50,7 @@ def export(
     cameras: tuple[str, ...],
     field_degrees: float,
     num_golden: int,
+    max_size_mib: float,
     as_json: bool,
 ) -> None:
     """Write a student as a bundle: ONNX, golden vectors, model card; unsigned, uncalibrated.
@@ -63,6 +71,7 @@ def export(
         cameras=cameras,
         field_degrees=field_degrees,
         num_golden=num_golden,
+        max_size_mib=max_size_mib,
     )
     done = assemble_bundle(student_dir, data_dir, out, config)
     if as_json:

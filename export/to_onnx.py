@@ -3,9 +3,9 @@
     image_nhwc -> Cast -> Sub 128 -> Transpose -> convolutions -> logits, gradability_logit,
                                                                  embedding, evidence
 
-The division by 64 of training is folded into the first convolution; it is a power of two,
-so no weight is rounded. BatchNorm is folded into the convolution before it. Zero padding
-means mid grey before and after, so borders come out the same.
+What training needs and a camera does not is folded first (`export.fold`). Zero padding
+means mid grey before and after, so borders come out the same. What was written is read
+again: opset, operators, names, no BatchNorm, no data in other files, the size.
 """
 
 from __future__ import annotations
@@ -14,27 +14,30 @@ import copy
 import io
 import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from calibration.onnx_graph import load_model, save_model
+from calibration.onnx_graph import fold_constants, load_model, save_model
+from calibration.tensorrt_versions import unsupported_operators
 from distill.student import Student
 from edge_runtime.errors import ParityError
 from edge_runtime.onnx_safety import check_onnx
+from export.fold import fold_input_scale, simplify_backbone
 from train.arrays import PIXEL_CENTER, PIXEL_SCALE
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["INPUT_NAME", "OUTPUT_NAMES", "ExportGraph", "export_onnx", "fold_batch_norms"]
+__all__ = ["INPUT_NAME", "MAX_SIZE_MIB", "OUTPUT_NAMES", "ExportGraph", "export_onnx"]
 
 INPUT_NAME = "image_nhwc"
 OUTPUT_NAMES = ("logits", "gradability_logit", "embedding", "evidence")
+#: A camera stores and hashes every file of a bundle; ResNet-34, the largest tier, has 82 MiB.
+MAX_SIZE_MIB = 100.0
 _OPSET, _IR_VERSION = 17, 8
-_ALLOWED_OPS = frozenset({"Add", "Cast", "Conv", "ReduceMean", "Relu", "Sub", "Transpose"})
+_MIB = 1024 * 1024
 
 
 class ExportGraph(nn.Module):
@@ -45,10 +48,8 @@ class ExportGraph(nn.Module):
         super().__init__()
         student = copy.deepcopy(student).eval()
         example = torch.zeros(1, 3, student.config.size_px, student.config.size_px)
-        fold_batch_norms(student.backbone, example)
-        first = next(m for m in student.backbone.modules() if isinstance(m, nn.Conv2d))
-        with torch.no_grad():
-            first.weight /= PIXEL_SCALE
+        student.backbone = simplify_backbone(student.backbone, example)
+        fold_input_scale(student.backbone, PIXEL_SCALE)
         self.backbone, self.evidence = student.backbone, student.evidence
         self.gradability = student.gradability
 
@@ -65,66 +66,15 @@ class ExportGraph(nn.Module):
         )
 
 
-def fold_batch_norms(model: nn.Module, example: torch.Tensor) -> int:
-    """Fold every BatchNorm into the convolution that feeds it, in place.
-
-    Which one that is, is seen by running `example` through the model: no list of a
-    library's block types to keep up to date.
-
-    Returns:
-        How many were folded.
-
-    Raises:
-        ParityError: a BatchNorm is not fed by a convolution.
-    """
-    pairs = _conv_norm_pairs(model.eval(), example)
-    for conv_name, norm_name in pairs.items():
-        conv, norm = model.get_submodule(conv_name), model.get_submodule(norm_name)
-        assert isinstance(conv, nn.Conv2d)
-        assert isinstance(norm, nn.BatchNorm2d)
-        _replace(model, conv_name, fuse_conv_bn_eval(conv, norm))
-        _replace(model, norm_name, nn.Identity())
-    left = [name for name, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)]
-    if left:
-        raise ParityError(f"{left[0]} is not fed by a convolution alone; it cannot be folded")
-    return len(pairs)
-
-
-def _conv_norm_pairs(model: nn.Module, example: torch.Tensor) -> dict[str, str]:
-    """Convolution name -> name of the BatchNorm that read exactly its output."""
-    made: dict[int, tuple[str, torch.Tensor]] = {}
-    pairs: dict[str, str] = {}
-
-    def watch(name: str) -> Any:
-        def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-            if isinstance(module, nn.Conv2d):
-                made[id(output)] = (name, output)  # held, so that no other tensor gets its id
-            elif isinstance(module, nn.BatchNorm2d) and id(inputs[0]) in made:
-                pairs[made[id(inputs[0])][0]] = name
-
-        return hook
-
-    handles = [m.register_forward_hook(watch(name)) for name, m in model.named_modules()]
-    try:
-        with torch.no_grad():
-            model(example)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return pairs
-
-
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)
-
-
-def export_onnx(student: Student, *, metadata: Mapping[str, str]) -> bytes:
+def export_onnx(
+    student: Student, *, metadata: Mapping[str, str], max_size_mib: float = MAX_SIZE_MIB
+) -> bytes:
     """Write the student as ONNX.
 
     Args:
         student: in any mode; not changed.
         metadata: written into the file for whoever opens it alone; nothing reads it back.
+        max_size_mib: a larger file is refused.
 
     Returns:
         The bytes of one self-contained file, opset 17, IR version 8.
@@ -149,34 +99,65 @@ def export_onnx(student: Student, *, metadata: Mapping[str, str]) -> bytes:
         )
     data = _finish(stream.getvalue(), metadata)
     check_onnx(data, name="model.fp32.onnx")
+    _check_written(data, max_size_mib)
     return data
 
 
 def _finish(data: bytes, metadata: Mapping[str, str]) -> bytes:
-    """Set versions and metadata, and check that the graph is the one that was meant."""
+    """Set versions and metadata, and check shapes and types."""
     import onnx
 
     # The exporter shares equal biases through Identity nodes; `load_model` resolves them.
     model = load_model(data)
+    fold_constants(model)
+    _state_shapes(model)
     model.ir_version = _IR_VERSION
     model.producer_name = "edge-screen"
     onnx.helper.set_model_props(model, dict(sorted(metadata.items())))
     onnx.checker.check_model(model, full_check=True)
-    _check_graph(model)
     return save_model(model)
 
 
-def _check_graph(model: onnx.ModelProto) -> None:
+def _state_shapes(model: onnx.ModelProto) -> None:
+    """Give every output its static shape; the exporter leaves it open behind a computed pad."""
+    import onnx
+
+    for output in model.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    for output, known in zip(model.graph.output, inferred.graph.output, strict=True):
+        output.CopyFrom(known)
+        if not all(axis.dim_value > 0 for axis in output.type.tensor_type.shape.dim):
+            raise ParityError(f"the shape of {output.name} is not static; give a fixed size_px")
+
+
+def _check_written(data: bytes, max_size_mib: float) -> None:
+    """Read the bytes again and refuse another graph than the one that was meant."""
+    import onnx
+
+    model = onnx.load_model_from_string(data)
     opsets = {item.domain: item.version for item in model.opset_import}
     if opsets != {"": _OPSET}:
         raise ParityError(f"the exporter wrote opsets {opsets}, not {_OPSET}; pin torch and onnx")
-    names = tuple(output.name for output in model.graph.output)
-    inputs = [item.name for item in model.graph.input]
+    _check_graph(model.graph)
+    if len(data) > max_size_mib * _MIB:
+        raise ParityError(
+            f"the file has {len(data) / _MIB:.1f} MiB, more than {max_size_mib:g}; take a smaller "
+            "student or raise the budget (--max-size-mib)"
+        )
+
+
+def _check_graph(graph: onnx.GraphProto) -> None:
+    names = tuple(output.name for output in graph.output)
+    inputs = [item.name for item in graph.input]
     if names != OUTPUT_NAMES or inputs != [INPUT_NAME]:
         raise ParityError(f"the graph has inputs {inputs} and outputs {names}; see OUTPUT_NAMES")
-    foreign = sorted({node.op_type for node in model.graph.node} - _ALLOWED_OPS)
+    kinds = {node.op_type for node in graph.node}
+    if "BatchNormalization" in kinds:
+        raise ParityError("a BatchNorm was not folded; it must be fed by a convolution alone")
+    foreign = unsupported_operators(kinds)
     if foreign:
         raise ParityError(
-            f"the graph has operators {', '.join(foreign)}, which a folded student does not need; "
-            "INT8 would leave them in float"
+            f"the graph has operators that not every TensorRT builds: {', '.join(foreign)}; take "
+            "an architecture of the catalogue"
         )

@@ -62,14 +62,15 @@ def build_bundle(
 ) -> BuiltBundle:
     """Build a bundle in `folder`; its key pair lies beside it, the public key in trusted_keys/.
 
-    `models` replaces the model of a precision ('fp32', 'int8', 'int8_cpu'); the golden
+    `models` replaces the model of a precision ('fp32', 'int8', 'int8_cpu') or adds the optional
+    'int8_fp16'; the golden
     outputs are computed with the models that are written. An uncalibrated bundle has no
     operating points and no INT8 files, as export writes it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     keys = _make_keys(folder.parent)
     graph = tiny_onnx(num_labels=len(labels), size_px=size_px, seed=seed)
-    chosen = {**dict.fromkeys(MODEL_FILES, graph), **(models or {})}
+    chosen = {**dict.fromkeys(("fp32", "int8", "int8_cpu"), graph), **(models or {})}
     if not calibrated:
         chosen = {"fp32": chosen["fp32"]}
     for precision, data in chosen.items():

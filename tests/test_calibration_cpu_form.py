@@ -9,10 +9,12 @@ import onnx
 import pytest
 from calibration_graphs import GraphBuilder, build_student, finish, heads, images, input_chain
 from onnx import numpy_helper
-from test_calibration_quantize import make_portable, run
+from test_calibration_quantize import MINMAX, make_portable, run
 
 from calibration.cpu_form import to_cpu_form
 from calibration.int8_models import require_same_integers
+from calibration.quantize import plan_quantization, quantize
+from calibration.ranges import observe_activations, ranges_of
 from edge_runtime.errors import BundleFormatError, ParityError
 
 
@@ -51,7 +53,7 @@ def test_bit_for_bit_equal_with_relu6_pools_and_shared_activations():
     ):
         assert np.array_equal(a, b)
     kinds = Counter(node.op_type for node in onnx.load_model_from_string(cpu).graph.node)
-    assert kinds["Clip"] == 3  # two Clip(0, 6) and the Relu before the pool, all on uint8
+    assert kinds["Clip"] == 4  # two Clip(0, 6), the Relu before the pool, the last; all on uint8
 
 
 def test_saturated_activations_stay_equal():
@@ -85,7 +87,7 @@ def test_every_quantised_convolution_becomes_an_integer_kernel(tmp_path):
     kinds = Counter(node.op_type for node in nodes)
     assert kinds["QLinearConv"] == 6
     assert kinds["Conv"] == 1  # the evidence head
-    assert kinds["QLinearAdd"] == 1  # the last Add feeds float heads
+    assert kinds["QLinearAdd"] == 2
 
 
 def test_no_quantiser_reads_the_image_and_weights_are_stored_as_int8():
@@ -93,7 +95,11 @@ def test_no_quantiser_reads_the_image_and_weights_are_stored_as_int8():
     portable = make_portable(model, images())
     cpu = to_cpu_form(portable)
     graph = onnx.load_model_from_string(cpu).graph
-    assert graph.node[0].op_type == "Transpose"
+    assert [node.op_type for node in graph.node[:3]] == [
+        "Concat",  # a fourth channel, for integer kernels
+        "Transpose",
+        "DequantizeLinear",
+    ]
     assert graph.node[0].input[0] == "image_nhwc"
     assert {"Cast", "Sub"} & {node.op_type for node in graph.node} == set()
     values = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
@@ -103,11 +109,21 @@ def test_no_quantiser_reads_the_image_and_weights_are_stored_as_int8():
 
 
 def test_refuses_a_file_that_is_not_portable_int8():
+    half = onnx.load_model_from_string(make_portable(build_student(), images()))
+    for node in half.graph.node:
+        if node.name == "/stem":
+            node.input[0] = "image_nchw"
     with pytest.raises(BundleFormatError, match="not quantised right after"):
-        to_cpu_form(build_student())
+        to_cpu_form(half.SerializeToString())
     cpu = to_cpu_form(make_portable(build_student(), images()))
     with pytest.raises(BundleFormatError, match="offset 0"):
         to_cpu_form(cpu)
+
+
+def test_a_float_model_stays_as_it_is():
+    model, pictures = build_student(), images()
+    for a, b in zip(run(model, pictures), run(to_cpu_form(model), pictures), strict=True):
+        assert np.array_equal(a, b)
 
 
 def test_a_difference_is_found_and_named():
@@ -117,3 +133,46 @@ def test_a_difference_is_found_and_named():
     with pytest.raises(ParityError, match=r"differ in \w+ by"):
         require_same_integers(portable, other, pictures)
     require_same_integers(portable, to_cpu_form(portable), pictures)
+
+
+def dense_student() -> bytes:
+    """HGNetV2's parts: clamps at other limits than 0, Pad, MaxPool and Concats of one scale."""
+    b = GraphBuilder(4)
+    low, high = (b.constant(n, np.array(x, np.float32)) for n, x in (("low", -0.3), ("high", 0.4)))
+    pads = b.constant("pads", np.array([0, 0, 0, 0, 0, 0, 1, 1], np.int64))
+    x = b.node("Clip", [b.conv(input_chain(b), "stem", 3, 16, 3, 2, gain=1 / 64), low], "c0")
+    x = b.node("Pad", [x, pads], "pad")
+    y = b.node("MaxPool", [x], "pool", kernel_shape=[2, 2], strides=[1, 1])
+    z = b.node("Clip", [b.conv(y, "a", 16, 16), "", high], "c1")
+    w = b.node("Relu", [b.conv(z, "b", 16, 8, gain=3.0)], "c2")
+    v = b.conv(x, "c", 16, 8, 2, gain=0.2)
+    next(a for a in b.nodes[-1].attribute if a.name == "pads").ints[:] = [0, 0, 0, 0]
+    joined = b.node("Concat", [y, z, w, v], "cat", axis=1)
+    t = b.node("Relu", [b.conv(joined, "d", 48, 16, 3, 2)], "c3")
+    again = b.node("Concat", [t, b.node("Relu", [b.conv(t, "e", 16, 16)], "c4")], "cat2", axis=1)
+    heads(b, b.node("Relu", [b.conv(again, "f", 32, 16, 3, 2)], "last"), 16, 2)
+    return finish(b, 32, 2, 16)
+
+
+def test_bit_for_bit_equal_with_clamps_pads_and_concats_all_in_integers():
+    model, pictures = dense_student(), images(8)
+    portable = make_portable(model, pictures[:4])
+    cpu = to_cpu_form(portable)
+    require_same_integers(portable, cpu, pictures)
+    exact, approximate = run(model, pictures), run(portable, pictures)
+    assert np.corrcoef(exact[0].ravel(), approximate[0].ravel())[0, 1] > 0.99
+    nodes = onnx.load_model_from_string(cpu).graph.node
+    made = {name: node for node in nodes for name in node.output}
+    for node in nodes:  # each quantiser stands right behind a convolution
+        if node.op_type == "QuantizeLinear":
+            assert made[node.input[0]].op_type == "Conv"
+
+
+def test_a_float_stem_keeps_the_image_chain():
+    model, pictures = build_student(), images()
+    plan = plan_quantization(model, excluded=["/stem"])
+    ranges = ranges_of(observe_activations(model, plan.observed, pictures), MINMAX)
+    portable = quantize(model, plan, ranges)
+    cpu = to_cpu_form(portable)
+    require_same_integers(portable, cpu, pictures)
+    assert onnx.load_model_from_string(cpu).graph.node[0].op_type == "Cast"

@@ -11,7 +11,7 @@ import pytest
 from calibration_data import fundus, read_rows, write_rows
 from calibration_graphs import LABELS
 
-from calibration.dataset import ImageStream, choose_int8_eyes, read_eyes
+from calibration.dataset import GRADE, ImageStream, read_eyes
 from edge_runtime.errors import DataError
 from edge_runtime.preprocess import PreprocessSpec, load_for_model
 
@@ -112,35 +112,26 @@ def test_an_empty_index_is_refused(data_dir):
         read_eyes(data_dir, LABELS)
 
 
-def make_eyes(data_dir, findings):
-    rows = [
-        [f"P{i}", "OD", "2026-01-02", "a", "train", "cfp/0.png", finding, 0, 1]
-        for i, finding in enumerate(findings)
-    ]
-    write_rows(data_dir, rows)
-    return read_eyes(data_dir, LABELS)
+def with_grades(data_dir, grades):
+    """The index with a column of grades, one for each row."""
+    index = data_dir / "index.csv"
+    header, *rows = index.read_text(encoding="utf-8").splitlines()
+    lines = [f"{header},{GRADE}", *(f"{r},{g}" for r, g in zip(rows, grades, strict=True))]
+    index.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def test_every_stratum_has_its_share(data_dir):
-    eyes = make_eyes(data_dir, [1] * 20 + [0] * 180)
-    chosen = choose_int8_eyes(eyes, 50, seed=3)
-    assert len({eye.patient_id for eye in chosen}) == 50
-    assert sum(eye.labels["macular_edema"] for eye in chosen) == 5
+def test_grades_are_read_where_there_are_any(data_dir):
+    assert {eye.grade for eye in read_eyes(data_dir, LABELS)} == {""}
+    with_grades(data_dir, ["0", "4", "", "2.0", "1", "3", "0", "0"])
+    grades = [eye.grade for eye in read_eyes(data_dir, LABELS)]
+    assert grades == ["0", "4", "", "2", "1", "3", "0"]
 
 
-def test_choice_is_reproducible_and_depends_on_the_seed(data_dir):
-    eyes = make_eyes(data_dir, [0, 1] * 50)
-    names = [[e.patient_id for e in choose_int8_eyes(eyes, 20, seed=s)] for s in (0, 0, 1)]
-    assert names[0] == names[1]
-    assert set(names[0]) != set(names[2])
-    assert len(choose_int8_eyes(eyes, 1000, seed=0)) == 100
-
-
-def test_only_train_is_chosen_and_an_empty_train_is_refused(data_dir):
-    eyes = read_eyes(data_dir, LABELS)
-    assert {eye.split for eye in choose_int8_eyes(eyes, 100, seed=0)} == {"train"}
-    with pytest.raises(DataError, match="train split is empty"):
-        choose_int8_eyes([eye for eye in eyes if eye.split == "val"], 10, seed=0)
+@pytest.mark.parametrize("grade", ["5", "-1", "mild"])
+def test_a_wrong_grade_is_named(data_dir, grade):
+    with_grades(data_dir, ["0", grade, "", "2", "1", "3", "0", "0"])
+    with pytest.raises(DataError, match=f"row 3: dr_grade is '{grade}'"):
+        read_eyes(data_dir, LABELS)
 
 
 def test_stream_uses_the_runtimes_preprocessing(data_dir):

@@ -17,11 +17,13 @@ from calibration_graphs import LABELS, build_student
 from click.testing import CliRunner
 from onnx import numpy_helper
 
+from calibration.accuracy import SearchConfig
 from calibration.cli import calibrate, keygen
 from calibration.config import CalibrationConfig
 from calibration.gate import GateLimits
-from calibration.observers import RangeMethod
+from calibration.observers import METHODS, RangeMethod
 from calibration.pipeline import calibrate_bundle
+from calibration.trt_cache import parse_cache
 from edge_runtime.bundle import read_bundle
 from edge_runtime.errors import (
     BundleFormatError,
@@ -147,7 +149,8 @@ def test_figures_say_what_they_are_worth(calibrated):
         assert worst["sensitivity"] <= refer["sensitivity"]
         assert worst["specificity"] == refer["specificity"]
         assert screening["num_eyes"] == refer["num_positive"] + refer["num_negative"] == 60
-        assert refer["sensitivity_floor"]["status"] in ("too_few", "below")
+        floor = refer["sensitivity_floor"]
+        assert (floor["status"] == "shown") == (floor["lower_bound"] > floor["floor"])
         assert [one["prevalence"] for one in refer["predictive_values"]] == [0.03, 0.05, 0.1, 0.2]
     assert "screening" not in figures["int8_val"]["gradability"]
 
@@ -225,6 +228,44 @@ def test_a_refused_gate_leaves_the_bundle_untouched(workshop, bundle_dir, tmp_pa
         data = (workshop / "data" / row[5]).read_bytes()
         assert hashlib.sha256(data).hexdigest() == flip["image_sha256"]
     assert content["report"]["flips"]
+
+
+def test_a_search_reverts_layers_until_the_gate_passes(workshop, bundle_dir, tmp_path):
+    """Coarse ranges make INT8 fail; the search finds layers that rescue it and says which."""
+    coarse = replace(
+        CONFIG,
+        method=RangeMethod(name="percentile", percentile=60.0),
+        limits=GateLimits(max_auroc_drop=0.03, max_sensitivity_drop=0.2, max_specificity_drop=0.2),
+    )
+    with pytest.raises(GateRefusedError):
+        run(workshop, bundle_dir, coarse)
+    report = tmp_path / "report.json"
+    searching = replace(coarse, search=SearchConfig(max_seconds=600.0, num_images=8))
+    outcome = run(workshop, bundle_dir, searching, report_path=report)
+    assert outcome.gate.report.status != "failed"
+    assert outcome.search.passed
+    record = json.loads(report.read_text())["search"]
+    assert record["passed"]
+    assert record["summary"] == outcome.search.sentence()
+    bundle = read_bundle(bundle_dir, trusted_keys=None, require_signature=False)
+    assert bundle.manifest.provenance["search"] == record
+    reverted = [row["group"] for row in record["sensitivities"] if row["is_float"]]
+    assert set(reverted) <= set(bundle.manifest.int8.float_nodes)
+    assert bundle.model_bytes("int8") == outcome.search.files.portable
+    assert bundle.model_bytes("int8_fp16") == outcome.search.files.half
+
+
+def test_an_unreachable_gate_names_the_best_found_and_changes_nothing(workshop, bundle_dir):
+    before = contents(bundle_dir)
+    searching = replace(
+        CONFIG,
+        method=RangeMethod(name="percentile", percentile=60.0),
+        limits=SMALLEST,
+        search=SearchConfig(max_seconds=1e-9, num_images=8),
+    )
+    with pytest.raises(GateRefusedError, match=r"Search: best found, which does not pass.*budget"):
+        run(workshop, bundle_dir, searching)
+    assert contents(bundle_dir) == before
 
 
 def test_a_failed_bundle_is_written_on_demand_and_screens_only_on_demand(workshop, bundle_dir):
@@ -329,6 +370,53 @@ def test_commands_make_keys_and_a_signed_bundle(workshop, bundle_dir, tmp_path):
     assert read_bundle(bundle_dir, trusted_keys=tmp_path / "k").key_id == key_id
     with pytest.raises(BundleSignatureError):
         read_bundle(bundle_dir, trusted_keys=workshop / "keys")
+
+
+def test_the_ranges_are_written_for_implicit_int8_as_well(workshop, bundle_dir, tmp_path):
+    cache = tmp_path / "student.cache"
+    arguments = [str(bundle_dir), "--data", str(workshop / "data"), "--min-eyes", "4"]
+    arguments += ["--signing-key", str(workshop / "keys" / "signing.key"), "--method", "mse"]
+    arguments += ["--max-auroc-drop", "0.05", "--max-sensitivity-drop", "0.2"]
+    arguments += ["--in-place", "--trt-cache", str(cache), "--trt-version", "10.3.0"]
+    done = CliRunner().invoke(calibrate, arguments, catch_exceptions=False)
+    assert done.exit_code == 0
+    found = parse_cache(cache.read_text())
+    ranges = read_bundle(bundle_dir, trusted_keys=workshop / "keys").manifest.provenance
+    for name, amax in ranges["calibrate"]["ranges"].items():
+        assert amax / 127 <= found.scales[name] <= amax / 127 * (1 + 2**-10)  # up to float16
+    before = contents(bundle_dir)
+    arguments[-1] = "11.4.0"
+    refused = CliRunner().invoke(calibrate, arguments)
+    assert isinstance(refused.exception, ConfigError)
+    assert contents(bundle_dir) == before
+
+
+def test_the_strata_are_counted_and_thin_ones_said_aloud(workshop, calibrated, bundle_dir):
+    strata = json.loads((calibrated / "bundle.json").read_text())["provenance"]["calibrate"][
+        "strata"
+    ]
+    assert sum(row["num_used"] for row in strata) == 30
+    assert {(row["site"], row["quality"]) for row in strata} == {
+        ("clinic-a", "gradable"),
+        ("clinic-a", "ungradable"),
+    }
+    arguments = [str(bundle_dir), "--data", str(workshop / "data"), "--min-eyes", "4"]
+    arguments += [
+        "--signing-key",
+        str(workshop / "keys" / "signing.key"),
+        "--num-images",
+        "9",
+        "--in-place",
+    ]
+    arguments += ["--max-auroc-drop", "0.5", "--max-sensitivity-drop", "0.9"]
+    done = CliRunner().invoke(calibrate, arguments, catch_exceptions=False)
+    assert "fewer than 8 INT8-calibration images of site clinic-a" in done.output
+
+
+def test_every_method_can_be_asked_for():
+    option = next(o for o in calibrate.params if o.name == "method")
+    assert set(option.type.choices) == set(METHODS)
+    assert option.default == RangeMethod().name
 
 
 def test_keys_are_not_overwritten(tmp_path):

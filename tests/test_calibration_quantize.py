@@ -55,6 +55,7 @@ def test_plan_of_a_residual_student():
         "layer2.relu1",
         "layer2.conv2",
         "layer2.down",
+        "layer2.relu2",  # the features that the float heads read
     )
     assert plan.float_nodes == ("/evidence", "/gradability_logit")
     assert len(plan.conv_names) == 6
@@ -129,12 +130,13 @@ def test_depthwise_and_odd_convolutions():
     x = b.node("Relu", [b.conv(input_chain(b), "stem", 3, 16, 3, 4, gain=1 / 64)], "r0")
     x = b.node("Relu", [b.conv(x, "depthwise", 16, 16, 3, 2, groups=16)], "r1")
     x = b.node("Relu", [b.conv(x, "odd", 16, 12, 1)], "r2")
-    x = b.node("Relu", [b.conv(x, "grouped_1x1", 12, 32, 1, groups=4)], "r3")
+    x = b.node("Relu", [b.conv(x, "small", 12, 12, 3)], "r3")
+    x = b.node("Relu", [b.conv(x, "grouped_1x1", 12, 32, 1, groups=4)], "r4")
     heads(b, x, 32, 2)
     model = finish(b, 32, 2, 32)
     plan = plan_quantization(model)
-    assert plan.conv_names == ("/stem", "/depthwise")
-    assert plan.float_nodes == ("/odd", "/grouped_1x1", "/evidence", "/gradability_logit")
+    assert plan.conv_names == ("/stem", "/depthwise", "/odd")
+    assert plan.float_nodes == ("/small", "/grouped_1x1", "/evidence", "/gradability_logit")
     exact, approximate = run(model, images()), run(make_portable(model, images()), images())
     assert np.abs(exact[0] - approximate[0]).max() < 0.05 * np.abs(exact[0]).max()
 

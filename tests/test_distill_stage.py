@@ -15,10 +15,11 @@ from training_factory import TINY_ENCODER
 
 from distill.stage import distill_checkpoint, read_teacher_record
 from distill.student import StudentConfig, load_student
-from distill.teaching import DistillConfig, Distilled
+from distill.teaching import DistillConfig, Distilled, distill
 from edge_runtime.errors import CheckpointError, DataError
+from train.dataset_arrays import load_split
 from train.encoder import CfpEncoder
-from train.teacher import Teacher, save_teacher
+from train.teacher import Teacher, load_teacher, save_teacher
 
 LABELS = ("macular_edema", "glaucoma")
 # The size is not the teacher's, which the stage has to put right.
@@ -63,7 +64,7 @@ def test_two_steps_from_checkpoint_to_checkpoint(
     assert record["training_data"]["synthetic"] is True
     assert record["metrics"] == done.metrics
     assert {name for name in done.training if name.startswith("loss_")} == {
-        "loss_soft", "loss_true", "loss_feature",
+        "loss_soft", "loss_true", "loss_feature", "loss_laterality",
     }  # fmt: skip
     assert all(math.isfinite(value) for value in done.training.values())
     assert 0.0 <= done.val["decision_agreement"] <= 1.0
@@ -80,6 +81,17 @@ def test_the_same_seed_writes_the_same_bytes(
     )
     assert first == again
     assert first != other
+
+
+def test_the_stage_is_the_function_that_the_demo_calls(
+    taught: tuple[Path, Distilled, list[int]], teacher_dir: Path, phantom_dir: Path
+) -> None:
+    size_px = TINY_ENCODER.size_px
+    config = replace(CONFIG, student=replace(STUDENT, size_px=size_px))
+    train = load_split(phantom_dir, "train", size_px=size_px, with_oct=False)
+    called = distill(load_teacher(teacher_dir)[0], train, config).student.state_dict()
+    ours = taught[1].student.state_dict()
+    assert all(torch.equal(ours[name], called[name]) for name in ours)
 
 
 def write_set(root: Path, *splits: str) -> Path:

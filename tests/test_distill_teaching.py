@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from distill.agreement import agreement, student_logits
 from distill.augment import AugmentConfig
 from distill.cli import distill as distill_command
-from distill.losses import soft_label_loss
+from distill.losses.soft_labels import soft_label_loss
 from distill.stage import read_teacher_record
 from distill.student import StudentConfig, load_student
 from distill.teaching import DistillConfig, distill, true_labels
@@ -119,7 +119,7 @@ def test_a_skipped_step_does_not_spoil_the_metrics(rng, monkeypatch) -> None:
         calls.append(1)
         return soft_label_loss(*args) * (float("nan") if len(calls) == 1 else 1.0)
 
-    monkeypatch.setattr("distill.teaching.soft_label_loss", once_infinite)
+    monkeypatch.setattr("distill.task_objective.soft_label_loss", once_infinite)
     training = distill(make_teacher(), make_data(rng, 16), config()).training
     assert training["skipped_steps"] == 1
     assert all(np.isfinite(value) for value in training.values())
@@ -157,7 +157,7 @@ def test_one_picture_size_for_all(rng) -> None:
         {"num_steps": 0},
         {"batch_size": 1},
         {"learning_rate": 0.0},
-        {"soft_weight": 0.0},
+        {"soft_weight": 0.0, "true_weight": 0.0},
         {"true_weight": -1.0},
     ],
 )

@@ -166,7 +166,8 @@ def test_only_a_clear_flip_counts() -> None:
     assert agreement(flips=(flip(is_close=True),)).problem is None
     assert agreement(flips=(flip(is_close=False),)).problem == "1 decisions differ"
     assert agreement(flips_int8_fp32=(flip(is_close=False),)).problem is None
-    assert "off by more" in str(agreement(max_difference=0.031).problem)
+    for difference in (0.031, float("nan")):
+        assert "off by more" in str(agreement(max_difference=difference).problem)
 
 
 def test_photographs_that_all_reach_no_model_are_no_agreement(

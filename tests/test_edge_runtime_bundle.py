@@ -41,6 +41,7 @@ _FILES = (
     "model.fp32.onnx",
     "model.int8-cpu.onnx",
     "model.int8.onnx",
+    "model.int8fp16.onnx",
 )
 
 
@@ -51,7 +52,9 @@ def no_variable(monkeypatch):
 
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory):
-    return build_bundle(tmp_path_factory.mktemp("made") / "bundle")
+    """With the optional file, so that all of a bundle is damaged in turn."""
+    folder = tmp_path_factory.mktemp("made") / "bundle"
+    return build_bundle(folder, models={"int8_fp16": tiny_onnx()})
 
 
 @pytest.fixture
@@ -80,6 +83,22 @@ def test_round_trip(built):
     for precision, name in MODEL_FILES.items():
         assert bundle.model_bytes(precision) == (built.folder / name).read_bytes()
     assert tuple(sorted(p.name for p in built.folder.iterdir())) == _FILES
+
+
+def test_the_file_for_strongly_typed_builds_may_be_left_out_but_not_lost(built):
+    half = built.folder / MODEL_FILES["int8_fp16"]
+    data = half.read_bytes()
+    half.unlink()
+    with pytest.raises(BundleIntegrityError, match=r"int8fp16\.onnx is missing"):
+        _read(built)
+    without = write_manifest(built.folder, built.manifest)
+    assert half.name not in without.files
+    bundle = read_bundle(built.folder, trusted_keys=None, require_signature=False)
+    with pytest.raises(BundleFormatError, match=r"has no model\.int8fp16\.onnx"):
+        bundle.model_bytes("int8_fp16")
+    half.write_bytes(data)  # not named by bundle.json: foreign
+    with pytest.raises(BundleIntegrityError, match="does not belong"):
+        read_bundle(built.folder, trusted_keys=None, require_signature=False)
 
 
 def test_trust_is_found_beside_the_bundle_or_given_as_keys(built):
@@ -365,7 +384,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path, monkeypatch):
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path, built):
-    again = build_bundle(tmp_path / "again" / "bundle")
+    again = build_bundle(tmp_path / "again" / "bundle", models={"int8_fp16": tiny_onnx()})
     for name in set(_FILES) - {"bundle.sig"}:
         assert (again.folder / name).read_bytes() == (built.folder / name).read_bytes()
 

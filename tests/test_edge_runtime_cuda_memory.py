@@ -323,12 +323,15 @@ def test_unknown_settings_are_refused(setting: str) -> None:
         open_device_memory(**{setting: "managed"})
 
 
-def test_a_driver_library_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """cuda-python 12.6 raises RuntimeError from the first call instead of returning a code."""
+@pytest.mark.parametrize("words", ["Failed to dlopen libcuda.so.1", 'Function "cuInit" not found'])
+def test_a_driver_library_that_cannot_be_loaded(
+    monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    """cuda-python 12.2 and 12.6 raise RuntimeError: one text at the first call, then the other."""
     install_fake_cuda(monkeypatch, "cuda-python-old")
 
     def fail(_number: int) -> None:
-        raise RuntimeError("Failed to dlopen libcuda.so.1")
+        raise RuntimeError(words)
 
     monkeypatch.setattr(sys.modules["cuda.cudart"], "cudaSetDevice", fail)
     with pytest.raises(CudaError, match="driver is not installed"):

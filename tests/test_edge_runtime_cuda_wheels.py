@@ -12,7 +12,7 @@ import pytest
 from fake_cuda.device import FakeDevice
 from fake_cuda.runtime_binding import make_runtime
 
-from edge_runtime.engines.cuda_memory import open_device_memory
+from edge_runtime.engines.cuda_memory import _MODULES, open_device_memory
 from edge_runtime.errors import CudaError
 
 ADAPTER = Path(__file__).resolve().parent.parent / "edge_runtime" / "engines" / "cuda_runtime.py"
@@ -33,11 +33,14 @@ def fake() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def real() -> Any:
-    """The wheel's module."""
-    try:
-        return importlib.import_module("cuda.bindings.runtime")
-    except ImportError as error:
-        pytest.skip(f"no cuda-python here ({error})")
+    """The wheel's module, under the name that its release has for it."""
+    reason = ""
+    for name in _MODULES["cuda-python"]:
+        try:
+            return importlib.import_module(name)
+        except ImportError as error:
+            reason = reason or str(error)
+    pytest.skip(f"no cuda-python here ({reason})")
 
 
 def find(module: Any, name: str) -> Any:
@@ -64,7 +67,18 @@ def test_the_wheel_has_every_name_and_the_fakes_numbers(real: Any, fake: ModuleT
         assert int(getattr(real.cudaError_t, code.name)) == int(code), code
 
 
+def has_driver(real: Any) -> bool:
+    """Whether the driver's library is here; releases before 12.9 raise for every call without."""
+    try:
+        real.cudaGetErrorString(real.cudaError_t.cudaErrorUnknown)
+    except RuntimeError:
+        return False
+    return True
+
+
 def test_the_words_of_the_codes_are_the_fakes(real: Any, fake: ModuleType) -> None:
+    if not has_driver(real):
+        pytest.skip("this release takes its words from the driver, which is not here")
     for code in fake.cudaError_t:
         if code == fake.cudaError_t.cudaSuccess:
             continue
@@ -73,8 +87,8 @@ def test_the_words_of_the_codes_are_the_fakes(real: Any, fake: ModuleType) -> No
 
 
 def test_without_a_gpu_the_wheel_gives_a_typed_error(real: Any) -> None:
-    code, *_ = real.cudaGetDeviceCount()
-    if code == real.cudaError_t.cudaSuccess:
+    if has_driver(real) and real.cudaGetDeviceCount()[0] == real.cudaError_t.cudaSuccess:
         pytest.skip("there is a GPU here")
-    with pytest.raises(CudaError, match=r"cudaSetDevice failed .*; "):
-        open_device_memory(binding="cuda-python")
+    for _ in range(2):  # the second time, 12.6 and 12.2 say less
+        with pytest.raises(CudaError, match=r"cudaSetDevice failed .*; .*(driver|GPU)"):
+            open_device_memory(binding="cuda-python")

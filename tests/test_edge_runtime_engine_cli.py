@@ -14,7 +14,7 @@ from fake_tensorrt.fake import FakeTensorRT
 from trt_factory import ORIN, build_here, installed
 
 from edge_runtime.cli import main
-from edge_runtime.engines.trt_cache import default_cache_dir
+from edge_runtime.engines.trt_cache import cache_root
 from edge_runtime.engines.trt_survey import survey_tensorrt
 from edge_runtime.errors import EngineError
 
@@ -100,6 +100,8 @@ def test_build_then_list_then_clear(built: BuiltBundle, cache: Path) -> None:
     assert first.stdout.startswith("built\n")
     assert "this takes minutes, once" in first.stderr
     assert json_of("build", built.folder, "--dry-run")["cached"] is True
+    named = json_of("build", built.folder, "--dry-run", "--for-version", "10.3")
+    assert (named["device"]["name"], named["key"], named["cached"]) == ("Orin", None, None)
     again = json_of("build", built.folder)
     assert again["was_built"] is False
     assert again["key"] == planned["key"]
@@ -126,6 +128,15 @@ def test_list_says_why_an_entry_is_not_used(built: BuiltBundle, cache: Path) -> 
     problems = sorted(row["problem"].partition(" is ")[2][:9] for row in rows)
     assert problems == ["damaged: ", "not whole"]
     assert run("list").stdout.count("NOT USED") == 2
+
+
+@pytest.mark.usefixtures("orin")
+def test_list_says_when_an_entry_is_of_another_bundle(built: BuiltBundle, cache: Path) -> None:
+    run("build", built.folder)
+    (plan,) = cache.rglob("*.plan")
+    plan.parent.rename(cache / ("ab" * 32))
+    (row,) = json_of("list")["engines"]
+    assert "is foreign" in row["problem"]
 
 
 @pytest.mark.usefixtures("orin")
@@ -161,7 +172,17 @@ def test_the_option_wins_over_the_variable_and_that_over_the_home(
     assert json_of("list", "--cache-dir", tmp_path / "own")["cache_dir"] == str(tmp_path / "own")
     monkeypatch.delenv("EDGE_SCREEN_ENGINE_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert default_cache_dir() == tmp_path / ".cache" / "edge-screen" / "engines"
+    assert cache_root(None) == tmp_path / ".cache" / "edge-screen" / "engines"
+
+
+def test_a_user_without_a_home_is_told_to_name_a_folder(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 2**31 - 7)  # in a container, without an account
+    assert json_of("list")["cache_dir"] == str(cache)
+    monkeypatch.delenv("EDGE_SCREEN_ENGINE_CACHE")
+    assert "name a folder with --cache-dir" in run("list", code=2).stderr
 
 
 @pytest.mark.usefixtures("orin")

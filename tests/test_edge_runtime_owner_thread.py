@@ -8,10 +8,12 @@ import time
 import weakref
 from collections.abc import Iterator
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 from trt_machine import until
 
+from edge_runtime.engines import owner_thread
 from edge_runtime.engines.owner_thread import OwnerThread
 from edge_runtime.errors import CudaError, EngineBusyError, EngineError
 
@@ -149,4 +151,18 @@ def test_idle_work_stops_at_its_first_failure() -> None:
 def test_a_busy_answer_does_not_stop_later_ones(owner: OwnerThread) -> None:
     with pytest.raises(EngineBusyError, match=r"within 0\.02 s"):
         owner.call(lambda: time.sleep(0.1), timeout_s=0.02)
+    assert owner.call(lambda: "later", timeout_s=5.0) == "later"
+
+
+def test_a_job_that_comes_too_late_is_no_answer(
+    owner: OwnerThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The owner finds it late while its caller, who began to wait later, waits still."""
+    clock = iter((0.0, 100.0))
+    monkeypatch.setattr(owner_thread, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    done: list[int] = []
+    with pytest.raises(EngineBusyError, match="within 60 s"):
+        owner.call(lambda: done.append(1), timeout_s=60.0)
+    assert done == []
+    monkeypatch.undo()
     assert owner.call(lambda: "later", timeout_s=5.0) == "later"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import gc
 import os
 import subprocess
@@ -17,6 +18,7 @@ import numpy as np
 import onnx
 import pytest
 from bundle_factory import LABELS, SIZE_PX, tiny_onnx
+from fake_tensorrt.runtime import IExecutionContext
 from trt_machine import VERSIONS, Machine, make_machine, until
 
 from edge_runtime.engines.ort import OrtEngine
@@ -350,9 +352,13 @@ def test_a_wrong_picture_is_an_error_of_the_caller(jetson: Machine, image: np.nd
     engine.close()
 
 
-def test_an_output_that_is_not_written_is_never_the_last_patients(jetson: Machine) -> None:
+@pytest.mark.parametrize("cuda_graph", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_output_that_is_not_written_is_never_the_last_patients(
+    jetson: Machine, kind: str, cuda_graph: bool
+) -> None:
     """The kernel of the second run writes nothing: the first answer must not come back."""
-    engine = jetson.engine(memory="mapped", cuda_graph=False)
+    engine = jetson.engine(memory=kind, cuda_graph=cuda_graph)
     image = np.full((1, SIZE_PX, SIZE_PX, 3), 90, np.uint8)
     engine.run(image)
     jetson.gpu.write = lambda _address, _data: None  # type: ignore[method-assign]
@@ -383,6 +389,32 @@ def test_after_a_failure_nothing_is_answered_and_closing_works(machine: Machine)
         engine.run(image)
     engine.close()
     machine.assert_clean()
+
+
+def test_a_call_that_waits_while_another_fails_is_not_answered(
+    jetson: Machine, rng: np.random.Generator
+) -> None:
+    """TensorRT refuses one run and would do the next: the context is not trusted with it."""
+    engine, gate = jetson.engine(cuda_graph=False, run_timeout_s=30.0), threading.Event()
+    images = pictures(rng, 3)
+    slow_machine(jetson, gate)
+    path = "IExecutionContext.execute_async_v3"
+    with ThreadPoolExecutor(3) as pool:
+        started = jetson.tensorrt.calls[path]
+        waiting = [pool.submit(engine.run, images[0])]
+        until(lambda: jetson.tensorrt.calls[path] > started)
+        jetson.tensorrt.fail(path, call=started + 2, how="false")
+        for number in (1, 2):
+            waiting.append(pool.submit(engine.run, images[number]))
+            until(lambda n=number: engine._thread._queue.qsize() == n)
+        gate.set()
+        assert waiting[0].result().logits.size == len(LABELS)
+        with pytest.raises(EngineError, match=r"^TensorRT: execute_async_v3 returned False"):
+            waiting[1].result()
+        with pytest.raises(EngineError, match=r"^the engine failed earlier \(TensorRT: execute_"):
+            waiting[2].result()
+    engine.close()
+    jetson.assert_clean()
 
 
 def test_a_plan_of_another_version_is_refused_with_tensorrts_words(
@@ -429,6 +461,15 @@ def test_a_plan_of_other_types_is_refused(
     change(model)
     with pytest.raises(EngineError, match=f"{message}; build it again"):
         jetson.engine(plan=jetson.plan(model.SerializeToString()))
+    jetson.assert_clean()
+
+
+def test_a_shape_that_tensorrt_still_misses_is_refused(
+    jetson: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(IExecutionContext, "infer_shapes", lambda _self: ["image_nhwc"])
+    with pytest.raises(EngineError, match=r"lacks the shapes of \['image_nhwc'\]; build it again"):
+        jetson.engine()
     jetson.assert_clean()
 
 
@@ -489,9 +530,23 @@ def test_options_out_of_range_are_refused(changes: dict[str, object]) -> None:
         TrtOptions(**changes)  # type: ignore[arg-type]
 
 
-def test_no_version_is_compared_while_running() -> None:
+RUNNING = (
+    "trt.py", "trt_session.py", "owner_thread.py", "io_contract.py",
+    "cuda_memory.py", "cuda_pycuda.py", "cuda_runtime.py",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RUNNING)
+def test_no_version_is_compared_while_running(name: str) -> None:
+    """What runs an engine reads TensorRT's version once, to name it, and knows no table of them."""
     folder = Path(__file__).resolve().parent.parent / "edge_runtime" / "engines"
-    for name in ("trt.py", "trt_session.py", "owner_thread.py", "cuda_runtime.py"):
-        code = (folder / name).read_text(encoding="utf-8")
-        assert code.count("__version__") == (1 if name == "trt_session.py" else 0), name
-    assert TrtEngine.name == "tensorrt"
+    tree = ast.parse((folder / name).read_text(encoding="utf-8"))
+    for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
+        read = [
+            node
+            for node in ast.walk(function)
+            if isinstance(node, ast.Attribute) and node.attr == "__version__"
+        ]
+        assert len(read) == (1 if (name, function.name) == ("trt_session.py", "_describe") else 0)
+    modules = {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert not {one for one in modules if one.endswith(("trt_table", "trt_recipe"))}

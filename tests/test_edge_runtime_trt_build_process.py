@@ -203,6 +203,32 @@ def test_a_child_that_hangs_is_stopped(
     assert any("the builder is at work" in line for line in lines)
 
 
+def test_a_child_that_cannot_be_started_is_a_typed_error(
+    monkeypatch: pytest.MonkeyPatch, bundle: Bundle, work_dir: Path
+) -> None:
+    """A board that is short of memory may refuse the process itself."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(trt_build_process.subprocess, "Popen", refuse)
+    with pytest.raises(EngineError, match="Cannot allocate memory; close other programs"):
+        run(FakeTensorRT("10.3.0"), bundle, work_dir)
+
+
+def test_a_plan_that_cannot_be_read_back_is_a_typed_error(
+    monkeypatch: pytest.MonkeyPatch, bundle: Bundle, work_dir: Path
+) -> None:
+    def refuse(_path: Path) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    fake = FakeTensorRT("10.3.0")
+    with installed(fake, monkeypatch):
+        monkeypatch.setattr(Path, "read_bytes", refuse)
+        with pytest.raises(EngineError, match=r"was not built: .*Input/output error"):
+            run(fake, bundle, work_dir)
+
+
 def test_a_child_that_crashes_is_quoted(
     bundle: Bundle, work_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

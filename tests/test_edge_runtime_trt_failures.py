@@ -196,6 +196,8 @@ def check_whole(bundle: Bundle, cache_dir: Path, expected: bytes) -> None:
     assert not plan_of(bundle, cache_dir).was_built
     kinds = sorted(path.suffix or path.name for path in cache.folder.iterdir())
     assert kinds == [".json", ".lock", ".plan"]
+    timings = sorted(path.suffix or path.name for path in (cache_dir / "timings").iterdir())
+    assert timings == [".cache", ".lock"]
 
 
 @pytest.mark.parametrize("entry_was_there", [False, True])

@@ -21,7 +21,7 @@ from edge_runtime.cli import main
 from edge_runtime.engines import open_engine
 from edge_runtime.engines.trt_options import TrtOptions
 from edge_runtime.engines.trt_plan import LoadedPlan, ensure_plan
-from edge_runtime.errors import ConfigError, EngineError, EngineNotBuiltError
+from edge_runtime.errors import ConfigError, EngineError, EngineNotBuiltError, GateRefusedError
 from edge_runtime.examination import Examination
 from edge_runtime.result import Decision
 from edge_runtime.screener import FP16_WARNING, Screener
@@ -119,6 +119,27 @@ def test_the_command_names_the_engine_and_why(
     assert json.loads(value)["engine"]["details"]["cuda_graph"] == "captured"
 
 
+def test_loading_makes_no_folder_and_knows_a_tilde(
+    start: Callable[..., Machine],
+    bundle: Bundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A camera may have a read-only disk, and a service file does not expand a `~`."""
+    start()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("EDGE_SCREEN_ENGINE_CACHE", "~/engines")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(EngineNotBuiltError):
+        open_engine(bundle, engine="tensorrt", tensorrt=FEW)
+    open_engine(bundle, engine="auto", tensorrt=FEW).close()
+    assert not (tmp_path / "engines").exists()
+    build_plan(bundle, tmp_path / "engines")
+    opened = open_engine(bundle, engine="auto", tensorrt=FEW)
+    assert opened.name == "tensorrt"
+    opened.close()
+
+
 def test_any_failure_of_the_device_is_ungradable(
     start: Callable[..., Machine], built: BuiltBundle, bundle: Bundle, cache: Path
 ) -> None:
@@ -130,10 +151,24 @@ def test_any_failure_of_the_device_is_ungradable(
         for png in (fundus_png(seed=seed) for seed in range(40))
         if dispositions(built, cache, machine, png, None) == [Decision.NO_REFER]
     )
-    for offset in range(5):
+    for offset in range(5 + 4 + 2):  # copies to the GPU, copies from it, and the wait
         assert dispositions(built, cache, machine, image, offset) == [Decision.UNGRADABLE]
     machine.gpu.fail_at = {}
     machine.assert_clean()
+
+
+def test_a_bundle_that_is_refused_leaves_no_engine_open(
+    start: Callable[..., Machine], tmp_path: Path, cache: Path
+) -> None:
+    """The INT8 gate is asked once the engine is open; the error is still held when we look."""
+    unproven = build_bundle(tmp_path / "unproven", gate_status="not_shown")
+    machine = start()
+    build_plan(read_bundle(unproven.folder, trusted_keys=unproven.trusted_keys), cache)
+    settings = {"trusted_keys": unproven.trusted_keys, "engine": "tensorrt", "cache_dir": cache}
+    with pytest.raises(GateRefusedError) as held:
+        Screener.open(unproven.folder, tensorrt=FEW, **settings)  # type: ignore[arg-type]
+    machine.assert_clean()
+    assert held.value.exit_code == 8
 
 
 def dispositions(

@@ -287,7 +287,7 @@ def test_timings_that_are_not_whole_are_not_used(tmp_path: Path) -> None:
     cache.store_timings("10.3.0", ORIN, b"timings")
     assert cache.timings("10.3.0", ORIN) == b"timings"
     assert cache.timings("10.3.1", ORIN) == b""
-    (path,) = (tmp_path / "cache" / "timings").iterdir()
+    (path,) = (tmp_path / "cache" / "timings").glob("*.cache")
     path.write_bytes(path.read_bytes()[:-1])
     assert cache.timings("10.3.0", ORIN) == b""
 

@@ -6,6 +6,7 @@ import json
 import shutil
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from click.testing import CliRunner
@@ -65,6 +66,17 @@ def test_the_runtime_reads_the_bundle(bundle_dir) -> None:
     assert manifest.provenance["data_fingerprint"] == "b" * 64
     assert manifest.provenance["seeds"] == {"distill": 5, "finetune": 2}
     assert manifest.preprocess_spec() == PreprocessSpec(size_px=32)
+
+
+def test_the_file_alone_says_what_it_is(bundle_dir) -> None:
+    bundle = read_bundle(bundle_dir, trusted_keys=None, require_signature=False)
+    model = onnx.load_model_from_string(bundle.model_bytes("fp32"))
+    told = {entry.key: entry.value for entry in model.metadata_props}
+    assert told["labels"].split(",") == list(bundle.manifest.label_names)
+    assert told["preprocessing_sha256"] == bundle.manifest.preprocessing_sha256
+    assert told["input"] == "uint8 RGB, 1 x 32 x 32 x 3"
+    assert told["intended_use"] == bundle.manifest.intended_use
+    assert told["cameras"] == "synthetic phantom"
 
 
 def test_golden_vectors_reproduce(bundle_dir) -> None:

@@ -10,11 +10,14 @@ import pytest
 import torch
 
 from distill.student import Student, StudentConfig
-from edge_runtime.errors import ParityError
+from edge_runtime.errors import ImageError, ParityError
 from edge_runtime.onnx_safety import check_onnx
+from edge_runtime.preprocess import PreprocessSpec, load_for_model
+from export.fold import fold_batch_norms
 from export.parity import TOLERANCE, check_parity, probe_images
-from export.to_onnx import OUTPUT_NAMES, ExportGraph, export_onnx, fold_batch_norms
+from export.to_onnx import OUTPUT_NAMES, ExportGraph, _check_written, export_onnx
 from train.arrays import normalize_cfp
+from train.data.index import read_index
 
 LABELS = ("edema", "glaucoma", "amd")
 CONFIG = StudentConfig(size_px=64, channels=(8, 16, 16, 24), stem_width=8)
@@ -157,3 +160,52 @@ def test_probe_images_hold_both_constants() -> None:
     assert images.shape == (4, 32, 32, 3)
     assert images.dtype == np.uint8
     assert [np.unique(image).tolist() for image in images[-2:]] == [[0], [255]]
+
+
+def test_a_file_above_the_size_budget_is_refused(student) -> None:
+    with pytest.raises(ParityError, match=r"more than 0\.01; take a smaller student"):
+        export_onnx(student, metadata={}, max_size_mib=0.01)
+
+
+@pytest.mark.parametrize(
+    ("kind", "word"),
+    [("BatchNormalization", "BatchNorm was not folded"), ("Einsum", "not every TensorRT builds")],
+)
+def test_a_graph_with_other_operators_is_refused(model_bytes, kind, word) -> None:
+    model = onnx.load_model_from_string(model_bytes)
+    model.graph.node[5].op_type = kind
+    with pytest.raises(ParityError, match=word):
+        _check_written(model.SerializeToString(), 100.0)
+
+
+def test_another_opset_than_asked_for_is_found_on_reading_again(model_bytes) -> None:
+    model = onnx.load_model_from_string(model_bytes)
+    model.opset_import[0].version = 18
+    with pytest.raises(ParityError, match="wrote opsets"):
+        _check_written(model.SerializeToString(), 100.0)
+
+
+def test_parity_on_phantom_eyes(student, model_bytes, phantom_dir) -> None:
+    images = prepared([v.files["cfp"] for v in read_index(phantom_dir).visits[:8]])
+    assert check_parity(student, model_bytes, images).num_images == len(images) > 0
+
+
+def test_parity_on_real_photographs(student, model_bytes, real_data_dir) -> None:
+    files = sorted((real_data_dir / "fullres").rglob("*.jp*g"))[:4]
+    files += sorted((real_data_dir / "odir256").rglob("*.jp*g"))[:20]
+    images = prepared(files)
+    assert len(images) > 10
+    assert check_parity(student, model_bytes, images).passed
+
+
+def prepared(files) -> np.ndarray:
+    """(N, 64, 64, 3) model inputs of the pictures that preprocessing takes."""
+    images = []
+    for path in files:
+        try:
+            images.append(
+                load_for_model(path.read_bytes(), PreprocessSpec(size_px=64))[1].image_hwc
+            )
+        except ImageError:
+            continue
+    return np.stack(images)

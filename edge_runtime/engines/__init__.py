@@ -128,7 +128,7 @@ def open_engine(
         precision: "int8", "fp32", or "fp16" (TensorRT only).
         num_threads: Threads inside one run of ONNX Runtime; more than 1 rarely pays (screen in
             threads instead).
-        cache_dir: Root of the engine cache; None: `trt_cache.default_cache_dir`.
+        cache_dir: Root of the engine cache; None: see `trt_cache.cache_root`.
         tensorrt: How to run a TensorRT engine; None: the defaults of `TrtOptions`.
 
     Raises:

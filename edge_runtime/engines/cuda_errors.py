@@ -12,6 +12,8 @@ __all__ = ["cuda_error"]
 
 _GENERAL = "close the engine and open it again; if it stays, restart the device"
 
+_NO_DRIVER = "the NVIDIA driver is not installed or not visible in this container"
+
 # Fragment of the lower-case message -> remedy; the first match counts.
 _REMEDIES: tuple[tuple[str, str], ...] = (
     (
@@ -19,7 +21,8 @@ _REMEDIES: tuple[tuple[str, str], ...] = (
         "the binding is newer than the driver: install the cuda-python whose major version is the "
         "device's CUDA (12 on JetPack 6, 13 on JetPack 7)",
     ),
-    ("libcuda", "the NVIDIA driver is not installed or not visible in this container"),
+    ("libcuda", _NO_DRIVER),
+    ('function "cu', f"{_NO_DRIVER}, or older than the binding"),  # cuda-python 12.6, second call
     ("no cuda-capable device", "there is no GPU here, or the container was not given one"),
     ("out of memory", "close other programs that use the GPU, or give the board more free memory"),
     ("invalid device context", "a CUDA object was touched outside its owner thread; report this"),

@@ -27,9 +27,10 @@ _T = TypeVar("_T")
 
 @dataclass(kw_only=True, eq=False)
 class _Job:
-    """Work, until when its caller waits (None: the last job), and its answer."""
+    """Work (None: the last job), how long and until when its caller waits, and its answer."""
 
     work: Callable[[], Any] | None
+    timeout_s: float = 0.0
     give_up_at: float = 0.0
     done: threading.Event = field(default_factory=threading.Event)
     value: Any = None
@@ -72,7 +73,7 @@ class OwnerThread:
             EdgeScreenError: What the work raised, as a new object of the same class.
             EngineError: The thread was stopped, or the work raised something else.
         """
-        job = _Job(work=work, give_up_at=time.monotonic() + timeout_s)
+        job = _Job(work=work, timeout_s=timeout_s, give_up_at=time.monotonic() + timeout_s)
         with self._lock:  # nothing may be queued behind the last job
             if self._is_stopping:
                 raise EngineError("the engine is closed; open it again")
@@ -83,10 +84,7 @@ class OwnerThread:
                 )
             self._queue.put(job)
         if not job.done.wait(timeout_s):
-            raise EngineBusyError(
-                f"the engine did not answer within {timeout_s:g} s; if it repeats, restart the "
-                "device"
-            )
+            raise _late(timeout_s)
         if job.failure is not None:
             raise job.failure
         answer: _T = job.value
@@ -128,6 +126,8 @@ class OwnerThread:
                 return
             if time.monotonic() < job.give_up_at:
                 job.value, job.failure = _attempt(job.work)
+            else:  # its caller may wait a moment longer, and must not take nothing for an answer
+                job.failure = _late(job.timeout_s)
             job.done.set()
             del job  # or the last caller's picture would live on while the thread waits
 
@@ -137,6 +137,12 @@ class OwnerThread:
         _, failure = _attempt(self._on_idle)
         if failure is not None:
             self.failure = str(failure)
+
+
+def _late(timeout_s: float) -> EngineBusyError:
+    return EngineBusyError(
+        f"the engine did not answer within {timeout_s:g} s; if it repeats, restart the device"
+    )
 
 
 def _attempt(work: Callable[[], Any]) -> tuple[Any, EdgeScreenError | None]:

@@ -1,7 +1,7 @@
 """The TensorRT engine as `Engine`: calls from any thread, one owner thread, an end to every wait.
 
-After a failure of TensorRT or CUDA the engine answers every later call with that failure: what a
-context computes after an error is not to be trusted. It can still be closed, and opened anew.
+After a failure of TensorRT or CUDA the session answers every later call with that failure. The
+engine can still be closed, and opened anew.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from edge_runtime.engines.io_contract import check_image, to_model_output
 from edge_runtime.engines.owner_thread import OwnerThread
 from edge_runtime.engines.trt_options import TrtOptions
 from edge_runtime.engines.trt_session import TrtSession
-from edge_runtime.errors import EdgeScreenError, EngineBusyError, EngineError
+from edge_runtime.errors import EdgeScreenError, EngineError
 
 __all__ = ["TrtEngine"]
 
@@ -52,7 +52,6 @@ class TrtEngine:
         self._shape = (1, size_px, size_px, 3)
         self._options = options
         self._session = session
-        self._failure: str | None = None
         self._thread = OwnerThread(
             "edge-screen-tensorrt",
             max_waiting=options.max_waiting,
@@ -85,21 +84,11 @@ class TrtEngine:
             ValueError: The picture has another shape or dtype (an error of the caller).
         """
         check_image(image_nhwc, self._shape)
-        failure = self._failure or self._thread.failure
-        if failure is not None:
-            raise EngineError(f"the engine failed earlier ({failure}); close it and open it again")
         limit_s = self._options.run_timeout_s
-        try:
-            values = self._thread.call(
-                partial(self._session.run, image_nhwc),
-                timeout_s=limit_s if timeout_s is None else min(limit_s, max(0.0, timeout_s)),
-            )
-        except EngineBusyError:
-            raise
-        except EngineError as error:
-            if self._close.alive:
-                self._failure = str(error)
-            raise
+        values = self._thread.call(
+            partial(self._session.run, image_nhwc),
+            timeout_s=limit_s if timeout_s is None else min(limit_s, max(0.0, timeout_s)),
+        )
         return to_model_output(values)
 
     def close(self) -> None:

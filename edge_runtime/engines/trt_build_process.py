@@ -95,7 +95,8 @@ def run_build(
         limit_s: The child is killed after so many seconds.
 
     Raises:
-        EngineError: The build failed, or the child died or took too long; the child is gone.
+        EngineError: The build failed, the child could not be started, died or took too long, or
+            what it wrote cannot be read; the child is gone.
     """
     order = BuildOrder(
         recipe=recipe,
@@ -106,11 +107,34 @@ def run_build(
         num_timing_cache_bytes=len(timing_cache),
     )
     state = _State(Narrator(progress), available_bytes(), num_oom_kills())
+    try:
+        return_code = _attend(order, onnx, timing_cache, work_dir, state, limit_s)
+        return _result(order, state, return_code, work_dir)
+    except OSError as error:  # no memory for another process, no space in the cache folder
+        raise EngineError(
+            f"the engine was not built: {error}; close other programs and free space in "
+            f"{work_dir.parent}, then build again"
+        ) from error
+
+
+def _attend(
+    order: BuildOrder,
+    onnx: bytes,
+    timing_cache: bytes,
+    work_dir: Path,
+    state: _State,
+    limit_s: float,
+) -> int:
+    """Start the child, feed it and hear it out; return its exit code."""
     with _started(work_dir) as child:
         _feed(child, order, onnx, timing_cache)
         for line in _lines(child, state, limit_s):
             state.take(line)
-        return_code = child.wait()
+        return child.wait()
+
+
+def _result(order: BuildOrder, state: _State, return_code: int, work_dir: Path) -> BuildResult:
+    """Return what a child that said so has made."""
     if state.error is not None:
         raise EngineError(f"the engine was not built: {state.error}")
     if state.tensors is None or return_code != 0:

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from edge_runtime.engines.io_contract import INPUT_NAME, OUTPUT_NAMES
 from edge_runtime.engines.trt_capabilities import check_recipe, member, network_bits
 from edge_runtime.engines.trt_explain import explain_log
-from edge_runtime.engines.trt_recipe import INPUT_NAME, OUTPUT_NAMES, EngineRecipe
+from edge_runtime.engines.trt_recipe import EngineRecipe
 from edge_runtime.engines.trt_sidecar import TensorSpec
 from edge_runtime.errors import EngineError
 

@@ -30,7 +30,7 @@ from edge_runtime.errors import BundleError, ConfigError, EngineError
 from edge_runtime.safe_files import read_file, write_file
 from edge_runtime.strict_json import canonical_sha256, dataclass_to_dict
 
-__all__ = ["CacheEntry", "EngineCache", "default_cache_dir", "read_entry"]
+__all__ = ["CacheEntry", "EngineCache", "cache_root", "read_entry"]
 
 VARIABLE = "EDGE_SCREEN_ENGINE_CACHE"
 TIMINGS = "timings"
@@ -50,10 +50,24 @@ class CacheEntry:
     path: Path
 
 
-def default_cache_dir() -> Path:
-    """Return the variable EDGE_SCREEN_ENGINE_CACHE, else ~/.cache/edge-screen/engines."""
-    named = os.environ.get(VARIABLE)
-    return Path(named) if named else Path.home() / ".cache" / "edge-screen" / "engines"
+def cache_root(named: Path | None) -> Path:
+    """Return the cache's folder: named, else EDGE_SCREEN_ENGINE_CACHE, else below the home folder.
+
+    A `~` stands for the home folder wherever the name comes from, so that whatever builds an
+    engine and whatever loads it look in the same place.
+
+    Raises:
+        ConfigError: The folder depends on a home folder that this user does not have.
+    """
+    text = os.environ.get(VARIABLE)
+    folder = named or Path(text or "~/.cache/edge-screen/engines")
+    try:
+        return folder.expanduser().absolute()
+    except RuntimeError as error:
+        raise ConfigError(
+            f"the engine cache {folder} cannot be placed ({error}); name a folder with "
+            f"--cache-dir or {VARIABLE}"
+        ) from error
 
 
 def read_entry(plan_path: Path, key: str) -> CacheEntry:
@@ -69,9 +83,9 @@ def read_entry(plan_path: Path, key: str) -> CacheEntry:
         plan = read_file(plan_path, max_bytes=_MAX_PLAN_BYTES)
     except BundleError as error:
         raise EngineError(f"the cached engine {key[:16]}... is not whole: {error}") from error
-    if sidecar.key != key:
+    if (sidecar.key, sidecar.bundle_sha256) != (key, plan_path.parent.name):
         raise EngineError(
-            f"the cached engine {key[:16]}... is foreign: its sidecar has another key"
+            f"the cached engine {key[:16]}... is foreign: its sidecar has another key or bundle"
         )
     if hashlib.sha256(plan).hexdigest() != sidecar.plan_sha256:
         raise EngineError(f"the cached engine {key[:16]}... is damaged: its SHA-256 does not fit")
@@ -81,17 +95,23 @@ def read_entry(plan_path: Path, key: str) -> CacheEntry:
 class EngineCache:
     """The entries of one bundle."""
 
-    def __init__(self, root: Path, bundle_sha256: str) -> None:
-        """Make the folders, which only the owner may write to.
+    def __init__(self, root: Path, bundle_sha256: str, *, may_make: bool = True) -> None:
+        """Look at the folders, which only the owner may write to.
+
+        Args:
+            root: Of the cache of all bundles.
+            bundle_sha256: The bundle.
+            may_make: Make folders that are missing. False where engines are only loaded, because
+                a camera's disk may be read-only; what is missing then holds no entry.
 
         Raises:
             ConfigError: A folder cannot be made, or others may write to it.
         """
         self.root = root
-        self.bundle_sha256 = bundle_sha256
         self.folder = root / bundle_sha256
         for folder in (root, root / TIMINGS, self.folder):
-            _make_private(folder)
+            if may_make or os.path.lexists(folder):
+                _make_private(folder)
 
     def plan_path(self, key: str) -> Path:
         """Where the plan of a key lies or would lie."""
@@ -110,11 +130,7 @@ class EngineCache:
         except EngineError as error:
             return None, (f"{error}; it will not be used",)
         found = entry.sidecar
-        if (found.bundle_sha256, found.recipe, found.device) != (
-            self.bundle_sha256,
-            recipe,
-            device,
-        ):
+        if (found.recipe, found.device) != (recipe, device):
             return None, (f"the cached engine {key[:16]}... is foreign: it will not be used",)
         return entry, ()
 
@@ -155,8 +171,12 @@ class EngineCache:
             EngineError: The folder cannot be written.
         """
         data = timings + hashlib.sha256(timings).digest()
+        folder = self.root / TIMINGS
         try:
-            write_file(self._timings_path(version, device), data, mode=0o600)
+            with _locked(folder / ".lock", lambda _line: None):
+                for path in folder.glob(".*.cache.*"):  # a killed build left it
+                    path.unlink(missing_ok=True)
+                write_file(self._timings_path(version, device), data, mode=0o600)
         except OSError as error:
             raise EngineError(f"the timing cache cannot be kept ({error})") from error
 

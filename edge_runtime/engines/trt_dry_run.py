@@ -25,8 +25,9 @@ class PlannedEngine:
     Attributes:
         recipe: What would be built from which file.
         device: Where; None where there is no GPU.
-        key: Key of the cache; None without a device.
-        cached: Whether a whole entry is there; None without a device.
+        key: Key of the cache; None without a device, and for a version that was only named, since
+            the key has the full version of the installed one.
+        cached: Whether a whole entry is there; None without a key.
         cache_dir: Root of the cache.
         workspace_bytes: Limit of the builder's workspace with the memory that is free now.
         notes: What a person must be told.
@@ -75,6 +76,7 @@ def plan_engine(
     else:
         recipe, notes = make_recipe(bundle, tensorrt_version=version, precision=precision)
     device, more_notes = _device()
+    key = None if device is None or version is not None else cache_key(recipe, device)
     workspace_bytes = workspace_limit(available_bytes())
     onnx_path = bundle_dir / recipe.file
     return PlannedEngine(
@@ -84,8 +86,10 @@ def plan_engine(
         recipe=recipe,
         file=recipe.file,
         device=device,
-        key=None if device is None else cache_key(recipe, device),
-        cached=None if device is None else _is_cached(cache_dir, bundle, recipe, device),
+        key=key,
+        cached=None
+        if device is None or key is None
+        else _is_cached(cache_dir, bundle, recipe, device),
         cache_dir=str(cache_dir),
         workspace_bytes=workspace_bytes,
         notes=(*notes, *more_notes),
@@ -102,7 +106,6 @@ def _device() -> tuple[DeviceIdentity | None, tuple[str, ...]]:
 
 
 def _is_cached(root: Path, bundle: Bundle, recipe: EngineRecipe, device: DeviceIdentity) -> bool:
-    if not (root / bundle.sha256).is_dir():
-        return False  # a dry run makes no folder
-    entry, _ = EngineCache(root, bundle.sha256).find(cache_key(recipe, device), recipe, device)
+    cache = EngineCache(root, bundle.sha256, may_make=False)  # a dry run makes no folder
+    entry, _ = cache.find(cache_key(recipe, device), recipe, device)
     return entry is not None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from edge_runtime.engines import EngineFacts
 from edge_runtime.engines.trt import TrtEngine
-from edge_runtime.engines.trt_cache import default_cache_dir
+from edge_runtime.engines.trt_cache import cache_root
 from edge_runtime.engines.trt_options import TrtOptions
 from edge_runtime.engines.trt_plan import LoadedPlan, ensure_plan
 from edge_runtime.engines.trt_session import TrtSession
@@ -31,7 +31,7 @@ def open_tensorrt(
     Args:
         bundle: Verified and signed.
         precision: "int8", "fp16" or "fp32".
-        cache_dir: Root of the engine cache; None: `default_cache_dir`.
+        cache_dir: Root of the engine cache; None: see `trt_cache.cache_root`.
         options: How to run it; None: the defaults.
         facts: What the opener knows already.
 
@@ -58,7 +58,7 @@ def load_plan(bundle: Bundle, *, precision: str, cache_dir: Path | None) -> Load
     """Take the plan from the cache; a camera cannot wait for minutes while one is built."""
     return ensure_plan(
         bundle,
-        cache_dir=cache_dir or default_cache_dir(),
+        cache_dir=cache_root(cache_dir),
         precision=precision,
         if_missing="refuse",
     )

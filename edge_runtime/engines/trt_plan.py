@@ -91,7 +91,7 @@ def ensure_plan(
     recipe, notes = make_recipe(bundle, tensorrt_version=version, precision=precision)
     check_recipe(trt, recipe)
     device = device or read_device()
-    cache = EngineCache(cache_dir, bundle.sha256)
+    cache = EngineCache(cache_dir, bundle.sha256, may_make=if_missing == "build")
     key = cache_key(recipe, device)
     entry, reasons = (None, ()) if rebuild else cache.find(key, recipe, device)
     if entry is None and if_missing == "refuse":

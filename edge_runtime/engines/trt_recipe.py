@@ -19,17 +19,8 @@ from edge_runtime.strict_json import JsonValue, canonical_sha256, dataclass_to_d
 if TYPE_CHECKING:
     from edge_runtime.bundle import Bundle
 
-__all__ = [
-    "INPUT_NAME",
-    "OPTIMIZATION_LEVEL",
-    "OUTPUT_NAMES",
-    "EngineRecipe",
-    "cache_key",
-    "make_recipe",
-]
+__all__ = ["OPTIMIZATION_LEVEL", "EngineRecipe", "cache_key", "make_recipe"]
 
-INPUT_NAME = "image_nhwc"
-OUTPUT_NAMES = ("logits", "gradability_logit", "embedding", "evidence")
 #: TensorRT's own default, written down so that a changed default changes the key.
 OPTIMIZATION_LEVEL = 3
 _RECIPE_VERSION = 1

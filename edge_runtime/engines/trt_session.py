@@ -2,7 +2,9 @@
 
 Only names that every TensorRT from 8.6 to 11 has are used here, and no version is looked at.
 Every None and False is an error. Addresses are given once; a run enqueues and waits, and allocates
-nothing on the device or the host.
+nothing but the copies of the outputs that its caller keeps. After a run that failed no other is
+made, not even one that waited in the queue by then: what a context computes after an error is not
+to be trusted.
 """
 
 from __future__ import annotations
@@ -62,6 +64,7 @@ class TrtSession:
         self._blocks: dict[str, SharedBlock] = {}
         self._views: dict[str, NDArray[Any]] = {}
         self._has_graph = False
+        self._failure: str | None = None
 
     def open(self) -> EngineFacts:
         """Acquire everything, warm up, record the graph; return what the engine runs on.
@@ -221,8 +224,19 @@ class TrtSession:
 
     def _run_once(self) -> None:
         """Run what lies in the input; an output that is not written stays NaN and is refused."""
+        if self._failure is not None:
+            raise EngineError(
+                f"the engine failed earlier ({self._failure}); close it and open it again"
+            )
         for name in OUTPUT_NAMES:
             self._views[name].fill(np.nan)
+        try:
+            self._launch()
+        except Exception as error:
+            self._failure = str(error)
+            raise
+
+    def _launch(self) -> None:
         memory = self._device()
         if self._has_graph:
             memory.launch_graph()
@@ -231,8 +245,10 @@ class TrtSession:
         memory.wait()
 
     def _enqueue(self) -> None:
+        """Enqueue the copies and the kernels; the NaN in the outputs goes to the device as well."""
         memory, blocks = self._device(), self._blocks
-        memory.upload(blocks[INPUT_NAME])
+        for block in blocks.values():
+            memory.upload(block)
         self._ask(
             self._context.execute_async_v3,
             memory.stream_handle,

@@ -7,7 +7,6 @@ a kill in between changes what a step sees.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections import deque
@@ -34,7 +33,7 @@ from train.engine.parallel import (
 )
 from train.engine.settings import EngineConfig
 from train.engine.source import BatchSource, EyeBatch, Indices
-from train.engine.state import TrainingState, load_state, save_state
+from train.engine.state import TrainingState, load_state, require_same_run, save_state
 from train.pretrain_model import PretrainModel
 from train.schedule import Progress, StepGuard, cosine_rate
 
@@ -303,7 +302,7 @@ class PretrainLoop:
             return None
         state = load_state(engine.states, step=engine.resume_step)
         if state is not None:
-            _require_same(state.identity, self.config.identity)
+            require_same_run(state.identity, self.config.identity)
         return state
 
     def _save_when_due(self) -> None:
@@ -358,14 +357,3 @@ class PretrainLoop:
                 "start the run anew"
             ) from error
         self.step, self.guard.num_skipped = state.step, state.num_skipped
-
-
-def _require_same(saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
-    own = json.loads(json.dumps(own))  # as it was saved: tuples are lists
-    different = sorted(k for k in {*saved, *own} if saved.get(k) != own.get(k))
-    if different:
-        pairs = "; ".join(f"{k}: {saved.get(k)!r} then, {own.get(k)!r} now" for k in different)
-        raise CheckpointError(
-            f"the training state is of another run: {pairs}; give the settings and the data of "
-            "the interrupted run, or another folder"
-        )

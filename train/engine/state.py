@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from edge_runtime import __version__
 from edge_runtime.errors import CheckpointError
 
-__all__ = ["TrainingState", "list_states", "load_state", "save_state"]
+__all__ = ["TrainingState", "list_states", "load_state", "require_same_run", "save_state"]
 
 _FORMAT = 1
 _TENSORS, _RECORD = "state.safetensors", "state.json"
@@ -134,6 +134,22 @@ def load_state(folder: Path, *, step: int | None = None) -> TrainingState | None
         raise CheckpointError(
             f"training state {states[chosen]} is damaged: {error!r}; {_offer(states, chosen)}"
         ) from error
+
+
+def require_same_run(saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Compare the identity of a state with that of the run that wants to go on from it.
+
+    Raises:
+        CheckpointError: a setting or the data differ.
+    """
+    own = json.loads(json.dumps(own))  # as it was saved: tuples are lists
+    different = sorted(k for k in {*saved, *own} if saved.get(k) != own.get(k))
+    if different:
+        pairs = "; ".join(f"{k}: {saved.get(k)!r} then, {own.get(k)!r} now" for k in different)
+        raise CheckpointError(
+            f"the training state is of another run: {pairs}; give the settings and the data of "
+            "the interrupted run, or another folder"
+        )
 
 
 def _read(path: Path) -> TrainingState:
