@@ -25,6 +25,7 @@ from train.engine.settings import EngineConfig
 from train.engine.source import MemorySource
 from train.oct_targets import make_oct_targets
 from train.pretrain import pretrain
+from train.routes import route_table
 
 NUM_STEPS = 6
 
@@ -41,10 +42,15 @@ def weights_sha256(model) -> str:
     return digest.hexdigest()
 
 
-def train(engine, *, nan_eye=None):
+def train(engine, *, nan_eye=None, table="oct_informed", one_scan=False):
     """One run on the eyes that every process of a test shares."""
-    data, config = make_split(8), settings()
+    data, config = make_split(8), settings(routes=route_table(table))
     targets = None
+    if one_scan:  # in each batch, one slice holds the only eye that has scans
+        present = np.zeros((len(data), 2), np.bool_)
+        present[3] = True
+        data = replace(data, scans_present_nv=present)
+        config = replace(config, oct_target=replace(config.oct_target, num_components=0))
     if nan_eye is not None:  # seen by one slice of every batch, so by one rank
         config = replace(config, oct_target=replace(config.oct_target, num_components=0))
         targets = torch.from_numpy(make_oct_targets(data.scans_nvzx, config.oct_target))
@@ -62,7 +68,8 @@ def main(job) -> None:
         _kill_when_drawing(job["kill_at"])
     with process_group(CPU):
         for run in job["runs"]:
-            done = train(engine_of(run["engine"]), nan_eye=run.get("nan_eye"))
+            options = {k: run[k] for k in ("nan_eye", "table", "one_scan") if k in run}
+            done = train(engine_of(run["engine"]), **options)
             own = weights_sha256(done.model)
             # Every rank holds the same weights: the sum of a digit is that digit times ranks.
             digits = torch.tensor([int(own[:6], 16)])

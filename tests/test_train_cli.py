@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from edge_runtime.command_group import CommandGroup
 from train.cli import finetune, pretrain
+from train.data.shards import write_shards
 from train.evaluate_cli import evaluate
 
 main = CommandGroup(name="edge-screen", commands=[pretrain, finetune, evaluate])
@@ -102,6 +103,20 @@ def test_the_teacher_names_its_encoder(chain):
     assert config["pretrained"]["sha256"] == hashlib.sha256(weights).hexdigest()
     assert config["pretrained"]["pretrain"]["seed"] == 0
     assert config["metrics"]["skipped_steps"] == 0
+
+
+def test_shards_train_what_memory_trains_and_only_the_training_split(data_dir, tmp_path):
+    options = ("--num-steps", 2, "--size-px", 32, "--workers", 0, "--json")
+    losses = []
+    for split in ("train", "val"):
+        write_shards(data_dir, tmp_path / split, split=split, size_px=32)
+    for name, place in (("--data", data_dir), ("--shards", tmp_path / "train")):
+        done = run("pretrain", name, place, "--out", tmp_path / name.strip("-"), *options)
+        losses.append(json.loads(done.stdout)["metrics"])
+    assert losses[0] == losses[1]
+    arguments = ("--shards", tmp_path / "val", "--out", tmp_path / "never", *options)
+    assert "holds split 'val'; pretraining takes the" in run("pretrain", *arguments, code=6).stderr
+    assert not (tmp_path / "never").exists()
 
 
 def test_progress_ends_with_the_last_step(data_dir, tmp_path):

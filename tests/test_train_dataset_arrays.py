@@ -34,6 +34,12 @@ def test_row_i_is_the_same_visit_in_every_array(phantom_dir):
             assert split.label(name)[i] == visit.labels[name]
 
 
+def test_a_label_that_is_not_there_is_named(phantom_dir):
+    split = load_split(phantom_dir, "val", size_px=32, with_oct=False)
+    with pytest.raises(DataError, match=r"no label 'cataract'; it has: .*glaucoma"):
+        split.label("cataract")
+
+
 def test_an_index_already_read_gives_the_same(phantom_dir):
     again = load_split(read_index(phantom_dir), "val", size_px=32, with_oct=False)
     split = load_split(phantom_dir, "val", size_px=32, with_oct=False)

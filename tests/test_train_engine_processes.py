@@ -21,6 +21,7 @@ from train.engine.settings import EngineConfig
 from train.engine.state import list_states, load_state
 
 pytestmark = pytest.mark.slow
+OTHER_TABLES = {"joint": {}, "oct_first": {"one_scan": True}, "contrastive": {"one_scan": True}}
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -69,6 +70,20 @@ def together(alone, tmp_path_factory):
     return out
 
 
+@pytest.fixture(scope="module")
+def other_tables(tmp_path_factory):
+    """Routes with idle weights, or whose weights are idle in one slice, on two ranks."""
+    out = tmp_path_factory.mktemp("tables")
+    runs = [
+        {"name": f"{table}_{kind}", "table": table, "engine": {"parallel": kind}, **more}
+        for table, more in OTHER_TABLES.items()
+        for kind in ("ddp", "fsdp")
+    ]
+    done = start({"out": str(out), "runs": runs}, num_processes=2)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return out
+
+
 def result(folder, name):
     return json.loads((folder / f"{name}.json").read_text())
 
@@ -83,6 +98,13 @@ def same_losses(first, second):
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_two_ranks_train_what_one_trains(alone, together, kind):
     same_losses(alone[0].metrics, result(together, kind)["metrics"])
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+@pytest.mark.parametrize("table", OTHER_TABLES)
+def test_two_ranks_train_every_route(other_tables, table, kind):
+    alone = train(EngineConfig(num_slices=2), table=table, **OTHER_TABLES[table])
+    same_losses(alone.metrics, result(other_tables, f"{table}_{kind}")["metrics"])
 
 
 def test_ranks_with_several_slices_each(together):

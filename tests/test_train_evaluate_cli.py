@@ -104,6 +104,7 @@ def test_two_arms_from_checkpoints_to_a_comparison(data_dir, encoder_dir, tmp_pa
         (("--untrained", "--readouts", "knn"), "choose among"),
         (("--untrained", "--num-draws", 99), "99 is not in the range x>=100"),
         (("--untrained", "--size-px", 33), "size_px is 33"),
+        (("--untrained", "--num-masks", -1), "-1 is not in the range x>=0"),
     ],
 )
 def test_settings_out_of_range_end_with_2(data_dir, arguments, message):
@@ -113,6 +114,37 @@ def test_settings_out_of_range_end_with_2(data_dir, arguments, message):
 def test_a_checkpoint_and_untrained_exclude_each_other(data_dir, encoder_dir):
     arguments = ("evaluate", "tasks", encoder_dir, "--untrained", "--data", data_dir)
     assert "and not both" in run(*arguments, code=2).stderr
+
+
+def test_a_checkpoint_brings_its_size_and_its_own_retrieval_heads(data_dir, encoder_dir, tmp_path):
+    arguments = ("evaluate", "tasks", encoder_dir, "--size-px", 32, "--data", data_dir)
+    assert "a checkpoint has its own size" in run(*arguments, code=2).stderr
+    out, data = tmp_path / "match", ("--data", data_dir)
+    options = ("--num-steps", 1, "--size-px", 32, "--routes", "contrastive")
+    run("pretrain", *data, "--out", out, *options)
+    names = ("--tasks", "cfp_to_oct", *QUICK, "--json")
+    for folder, expected in ((out, {"ridge", "zero_shot"}), (encoder_dir, {"ridge"})):
+        record = json.loads(run("evaluate", "tasks", folder, *data, *names).stdout)
+        assert {row["readout"] for row in record["results"]} == expected
+        assert record["pretrained_on_other_data"] is False
+
+
+def test_photographs_alone_are_measured_and_retrieval_says_why_not(data_dir, encoder_dir, tmp_path):
+    folder = tmp_path / "photographs"
+    shutil.copytree(data_dir, folder)
+    with (folder / "index.csv").open(encoding="utf-8", newline="") as file:
+        rows = [{**row, "oct_h": "", "oct_v": ""} for row in csv.DictReader(file)]
+    with (folder / "index.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    arguments = ("--data", folder, *QUICK, "--tasks", "glaucoma,cfp_to_oct")
+    done = run("evaluate", "tasks", encoder_dir, *arguments)
+    assert "step 1/3  probes" in done.stderr
+    text = done.stdout
+    assert "note: the encoder was pretrained on another data set" in text
+    assert "not measured: retrieval needs B-scans in every split" in text
+    assert "glaucoma         probe" in text
 
 
 def test_an_unknown_task_is_answered_with_the_sixteen(data_dir):

@@ -145,8 +145,11 @@ def test_unwanted_kinds_and_sites(folder, tmp_path):
     folder.add("cfp", "disc", "2026-01-05T09:00")  # 7
     folder.visit(patient_id="P2")  # 8 to 10
     folder.rows[-1]["site"] = "south"
+    folder.visit(patient_id="P3")  # 11 to 13
+    folder.visit(patient_id="P3", eye="OS", site="south")  # 14 to 16: the other eye, elsewhere
     _pair(folder, tmp_path / "out")
     found = reasons(tmp_path / "out")
+    assert [found[row] for row in range(11, 17)] == ["conflicting_sites"] * 6
     assert [found[row] for row in (5, 6, 7)] == ["unwanted_scan_kind"] * 3
     assert [found[row] for row in (8, 9, 10)] == ["conflicting_sites"] * 3
     _pair(folder, tmp_path / "disc", cfp_fields=("disc",))

@@ -116,6 +116,13 @@ def test_embeddings_are_unit_vectors_and_the_temperature_is_bounded():
     assert torch.isfinite(head(pooled, pooled))
 
 
+def test_a_temperature_stored_as_a_scalar_is_read():
+    head, other = MatchHead(16), MatchHead(16)
+    stored = {**head.state_dict(), "log_scale": torch.tensor(1.25)}
+    other.load_state_dict(stored)
+    assert other.log_scale.tolist() == [1.25]
+
+
 def test_the_mean_over_present_views():
     tokens = torch.randn(3, 2, 4, 5, generator=masks(4))
     present = torch.tensor([[True, True], [True, False], [False, False]])

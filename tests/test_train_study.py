@@ -8,12 +8,14 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from tasks_factory import QUICK, task_data
 from training_factory import TINY_ENCODER, TINY_TARGET, tiny_config
 
 from edge_runtime.errors import ConfigError, DataError
 from edge_runtime.metrics import Interval
+from train.device import device_of
 from train.engine.loop import PretrainLoop
 from train.routes import route_table
 from train.study import cells as cells_module
@@ -452,6 +454,37 @@ def test_a_folder_of_another_study_is_refused(tmp_path):
     result = CliRunner().invoke(study, ["--preset", "pulse", "--out", str(tmp_path)])
     assert isinstance(result.exception, DataError)
     assert "holds a study on other eyes" in str(result.exception)
+
+
+def test_the_gpu_preset_is_for_a_gpu_and_never_falls_back(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    result = CliRunner().invoke(study, ["--preset", "gpu", "--out", str(tmp_path / "new")])
+    assert isinstance(result.exception, ConfigError)
+    assert "sees no CUDA device" in str(result.exception)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_cell_runs_every_network_where_it_is_told_to(data, monkeypatch, tmp_path):
+    seen = []
+
+    def noting(name):
+        plain = getattr(cells_module, name)
+
+        def call(*arguments, **options):
+            seen.append((name, options.get("device") or device_of(arguments[0])))
+            return plain(*arguments, **options)
+
+        return call
+
+    for name in ("pretrain", "run_tasks", "gradient_leak"):
+        monkeypatch.setattr(cells_module, name, noting(name))
+    place = torch.device("cpu")
+    record = finish_cell(_cell(), tmp_path, data, device=place)
+    assert record.device == "cpu"
+    assert [name for name, _ in seen] == ["pretrain", "gradient_leak", "run_tasks"]
+    assert all(where == place for _, where in seen)
+    assert seen[0][1] is place
+    assert read_cell(record.folder) == record
 
 
 def test_presets_say_what_they_cost():

@@ -179,3 +179,33 @@ def test_without_scans_the_rows_say_so(data):
     rows = rows_of(blind, knowing_features(data, strength=0.0))
     assert [row.eyes for row in rows.values()] == [None, None]
     assert all("load the data with_oct=True" in row.note for row in rows.values())
+
+
+def test_an_eye_that_lacks_a_scan_takes_no_part(data):
+    """What such an eye's scans hold, zeros or noise, changes no figure."""
+
+    def lacking(split, value):
+        present = np.ones((len(split), 2), bool)
+        present[::5, 1] = False
+        scans = np.where(present[:, :, None, None], split.scans_nvzx, value).astype(np.uint8)
+        return replace(split, scans_nvzx=scans, scans_present_nv=present)
+
+    features = knowing_features(data, strength=0.0)
+    found = []
+    for value in (0, 200):
+        parts = {name: lacking(getattr(data, name), value) for name in ("train", "val", "test")}
+        found.append(rows_of(replace(data, **parts), features)["cfp_to_oct", "ridge"])
+    assert len(found[0].eyes.truth) == 80 - 16
+    np.testing.assert_array_equal(found[0].eyes.scores, found[1].eyes.scores)
+    assert found[0].extra == found[1].extra
+
+
+def test_a_split_without_a_complete_eye_is_a_note(data):
+    nothing = np.zeros((len(data.val), 2), bool)
+    blind = replace(data, val=replace(data.val, scans_present_nv=nothing))
+    rows = rows_of(blind, knowing_features(data, strength=0.0))
+    assert all("eyes with both B-scans in every split" in row.note for row in rows.values())
+    small = replace(data, train=data.train.keep(np.arange(len(data.train)) < 3))
+    features = knowing_features(small, strength=0.0)
+    rows = rows_of(small, features)
+    assert all("use fewer components" in row.note for row in rows.values())

@@ -30,6 +30,7 @@ class Segmented:
     dice_n: np.ndarray
     hd95_n: np.ndarray
     cldice_n: np.ndarray | None
+    false_positive_n: np.ndarray
     num_images: int
     patient_ids: np.ndarray
     seconds: float
@@ -40,7 +41,8 @@ def fake_segmentation(**changes):
     module = types.ModuleType("train.tasks.segmentation")
     module.SegmentationSettings = dict
 
-    def run_segmentation(_encoder, data, _settings, *, targets, **_options):
+    def run_segmentation(encoder, data, _settings, *, targets, device, **_options):
+        assert device == next(encoder.parameters()).device  # else it would be the CPU
         num = len(data.test)
         return {
             target: Segmented(
@@ -48,6 +50,7 @@ def fake_segmentation(**changes):
                 dice_n=np.linspace(0, 1, num),
                 hd95_n=np.where(np.arange(num) < 4, np.nan, 2.0),
                 cldice_n=np.full(num, 0.5) if target == "vessels" else None,
+                false_positive_n=np.where(np.arange(num) < 4, 0.25, np.nan),
                 num_images=num,
                 patient_ids=data.test.patient_ids,
                 seconds=0.25,
@@ -96,7 +99,15 @@ def test_segmentation_rows_hold_all_three_metrics(runs):
     vessels, disc = (runs[0].result(name, "decoder") for name in ("vessels", "disc"))
     assert vessels.interval.value == pytest.approx(0.5)
     assert (vessels.metric, vessels.chance, vessels.seconds) == ("Dice", None, 0.25)
-    assert vessels.extra == {"hd95": 2, "num_with_hd95": 76, "cldice": 0.5, "num_with_cldice": 80}
+    assert vessels.extra == {
+        "num_training_masks": 300,
+        "hd95": 2,
+        "num_with_hd95": 76,
+        "cldice": 0.5,
+        "num_with_cldice": 80,
+        "false_positive": 0.25,
+        "num_with_false_positive": 4,
+    }
     assert "cldice" not in disc.extra
 
 
@@ -266,6 +277,8 @@ def test_the_table_names_every_row_chance_and_further_numbers(runs):
     text = "\n".join(lines)
     for part in ("k=4", "median rank", "sd over label draws", "HD95 2.000", "clDice 0.500"):
         assert part in text
+    masks = [line.split() for line in lines if "decoder" in line]
+    assert [words[2] for words in masks] == ["300"] * 4
 
 
 def test_a_row_that_is_not_there_is_refused(runs):

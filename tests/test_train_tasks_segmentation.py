@@ -117,7 +117,7 @@ def test_masks_lie_on_the_images_of_the_same_row(data):
 
 
 @pytest.mark.slow
-def test_it_learns_and_a_frozen_encoder_learns_less(data):
+def test_it_learns_and_moving_the_encoder_does_not_harm(data):
     settings = SegmentationSettings(num_labeled=0, num_steps=120, batch_size=6, bfloat16=False)
     found = run_segmentation(encoder(), data, settings, targets=("disc",), seed=0)["disc"]
     frozen = replace(settings, encoder_rate_scale=0.0)

@@ -7,20 +7,25 @@ from typing import Any
 
 import click
 
-from train.console import device_option, report_record, show_progress
+from train.console import (
+    FOLDER,
+    device_option,
+    json_option,
+    report_record,
+    seed_option,
+    show_progress,
+)
 from train.engine.settings import PARALLEL_KINDS
 from train.routes import ROUTE_TABLES
 from train.structure.config import ATTENTION_FORMS
 
 __all__ = ["finetune", "pretrain"]
 
-_Folder = click.Path(file_okay=False, path_type=Path)
-
 
 @click.command()
-@click.option("--data", type=_Folder, help="Data set folder with index.csv, read into memory.")
-@click.option("--shards", type=_Folder, help="Instead: folder that `edge-screen data shard` wrote.")
-@click.option("--out", type=_Folder, required=True, help="Checkpoint folder to write.")
+@click.option("--data", type=FOLDER, help="Data set folder with index.csv, read into memory.")
+@click.option("--shards", type=FOLDER, help="Instead: folder that `edge-screen data shard` wrote.")
+@click.option("--out", type=FOLDER, required=True, help="Checkpoint folder to write.")
 @click.option(
     "--routes",
     type=click.Choice(sorted(ROUTE_TABLES)),
@@ -91,13 +96,7 @@ _Folder = click.Path(file_okay=False, path_type=Path)
     show_default=True,
     help="Structure switch 4: weight of predicting the maps.",
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Draws weights, batches and masks.",
-)
+@seed_option("Draws weights, batches and masks.")
 @click.option(
     "--workers",
     type=click.IntRange(0),
@@ -131,7 +130,7 @@ _Folder = click.Path(file_okay=False, path_type=Path)
 )
 @click.option("--compile-blocks", is_flag=True, help="torch.compile the transformer blocks.")
 @device_option
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def pretrain(out: Path, device: str, as_json: bool, **options: Any) -> None:
     """Learn a CFP encoder by cross-modal masked reconstruction.
 
@@ -151,9 +150,9 @@ def pretrain(out: Path, device: str, as_json: bool, **options: Any) -> None:
 
 
 @click.command()
-@click.option("--encoder", type=_Folder, required=True, help="Checkpoint that pretrain wrote.")
-@click.option("--data", type=_Folder, required=True, help="Data set folder with index.csv.")
-@click.option("--out", type=_Folder, required=True, help="Checkpoint folder to write.")
+@click.option("--encoder", type=FOLDER, required=True, help="Checkpoint that pretrain wrote.")
+@click.option("--data", type=FOLDER, required=True, help="Data set folder with index.csv.")
+@click.option("--out", type=FOLDER, required=True, help="Checkpoint folder to write.")
 @click.option(
     "--num-labeled",
     type=click.IntRange(0),
@@ -168,15 +167,9 @@ def pretrain(out: Path, device: str, as_json: bool, **options: Any) -> None:
     show_default=True,
     help="Steps after the heads'.",
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Draws eyes and batches.",
-)
+@seed_option("Draws eyes and batches.")
 @device_option
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def finetune(
     encoder: Path,
     data: Path,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -14,9 +15,20 @@ from edge_runtime.result import NOTICE
 if TYPE_CHECKING:
     from train.data.origin import DataOrigin
 
-__all__ = ["device_option", "report_record", "show_progress"]
+__all__ = [
+    "FOLDER",
+    "device_option",
+    "draws_option",
+    "json_option",
+    "report_record",
+    "seed_option",
+    "show_progress",
+]
 
 _EVERY = 100  # steps between two lines where output is no terminal
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 device_option = click.option(
     "--device",
@@ -25,12 +37,25 @@ device_option = click.option(
     show_default=True,
     help="Where the networks run; auto is CUDA where there is some.",
 )
+draws_option = click.option(
+    "--num-draws",
+    type=click.IntRange(100),
+    default=2000,
+    show_default=True,
+    help="Bootstrap draws of patients.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+
+def seed_option(text: str) -> Callable[[_Command], _Command]:
+    """The option `--seed`, 0 or more; `text` says what it draws."""
+    return click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help=text)
 
 
 def show_progress() -> Callable[[int, int, str], None]:
     """Progress on stderr: one line rewritten on a terminal; elsewhere a line now and then.
 
-    The last step is always shown.
+    The last step is always shown, and every one where they are few, such as stages.
     """
     on_terminal = sys.stderr.isatty()
 
@@ -38,7 +63,7 @@ def show_progress() -> Callable[[int, int, str], None]:
         if on_terminal:
             end = "\n" if done == total else ""
             click.echo(f"\r\033[Kstep {done}/{total}  {text}{end}", err=True, nl=False)
-        elif done == total or done % _EVERY == 0:
+        elif done == total or done % _EVERY == 0 or total < _EVERY:
             click.echo(f"step {done}/{total}  {text}", err=True)
 
     return show

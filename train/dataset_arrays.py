@@ -55,7 +55,14 @@ class SplitArrays:
         return len(self.images_nhwc)
 
     def label(self, name: str) -> npt.NDArray[np.float32]:
-        """(N,) float32 of one label."""
+        """(N,) float32 of one label.
+
+        Raises:
+            DataError: the data set has no such label.
+        """
+        if name not in self.label_names:
+            have = ", ".join(self.label_names) or "none"
+            raise DataError(f"the data set has no label '{name}'; it has: {have}")
         return self.labels[:, self.label_names.index(name)]
 
     def images_tensor(self) -> torch.Tensor:

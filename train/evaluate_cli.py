@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from train.console import device_option, report_record, show_progress
+from train.console import (
+    FOLDER,
+    device_option,
+    draws_option,
+    json_option,
+    report_record,
+    seed_option,
+    show_progress,
+)
 from train.readers_cli import readers
 
 if TYPE_CHECKING:
@@ -15,17 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate"]
 
-_Folder = click.Path(file_okay=False, path_type=Path)
 _data_option = click.option(
-    "--data", type=_Folder, required=True, help="Data set folder with index.csv."
-)
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-_draws_option = click.option(
-    "--num-draws",
-    type=click.IntRange(100),
-    default=2000,
-    show_default=True,
-    help="Bootstrap draws of patients.",
+    "--data", type=FOLDER, required=True, help="Data set folder with index.csv."
 )
 
 
@@ -35,7 +34,7 @@ def evaluate() -> None:
 
 
 @evaluate.command()
-@click.argument("teacher", type=_Folder)
+@click.argument("teacher", type=FOLDER)
 @_data_option
 @click.option(
     "--split",
@@ -44,16 +43,10 @@ def evaluate() -> None:
     type=click.Choice(["val", "test"]),
     help="Choose on val; report on test, once.",
 )
-@_draws_option
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Of the bootstrap draws.",
-)
+@draws_option
+@seed_option("Of the bootstrap draws.")
 @device_option
-@_json_option
+@json_option
 def teacher(
     teacher: Path, data: Path, split: str, num_draws: int, seed: int, device: str, as_json: bool
 ) -> None:
@@ -93,17 +86,15 @@ def _auroc_lines(report: ClassificationReport) -> list[str]:
 
 
 @evaluate.command()
-@click.argument("checkpoint", type=_Folder, required=False)
+@click.argument("checkpoint", type=FOLDER, required=False)
 @_data_option
 @click.option("--untrained", is_flag=True, help="No checkpoint: the arm without pretraining.")
 @click.option(
     "--size-px",
     type=click.IntRange(32),
-    default=96,
-    show_default=True,
-    help="Side of the network input with --untrained.",
+    help="Side of the network input with --untrained. [default: 96]",
 )
-@click.option("--out", type=_Folder, default=None, help="Folder for results and predictions.")
+@click.option("--out", type=FOLDER, default=None, help="Folder for results and predictions.")
 @click.option("--tasks", "names", default=None, help="Some of the sixteen, comma-separated.")
 @click.option(
     "--budgets",
@@ -112,29 +103,31 @@ def _auroc_lines(report: ClassificationReport) -> list[str]:
     help="Labelled eyes of classification, comma-separated.",
 )
 @click.option(
+    "--num-masks",
+    type=click.IntRange(0),
+    default=300,
+    show_default=True,
+    help="Training eyes of segmentation; 0 = all that have masks.",
+)
+@click.option(
     "--readouts",
     default="probe,finetune",
     show_default=True,
     help="Of classification, comma-separated.",
 )
-@_draws_option
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Draws labels and fine-tuning batches.",
-)
+@draws_option
+@seed_option("Draws labels and fine-tuning batches.")
 @device_option
-@_json_option
+@json_option
 def tasks(
     checkpoint: Path | None,
     data: Path,
     untrained: bool,
-    size_px: int,
+    size_px: int | None,
     out: Path | None,
     names: str | None,
     budgets: str,
+    num_masks: int,
     readouts: str,
     num_draws: int,
     seed: int,
@@ -154,38 +147,56 @@ def tasks(
     from train.data.origin import read_origin
     from train.device import pick_device
     from train.encoder import EncoderConfig
-    from train.pretrain import load_encoder, random_encoder
+    from train.pretrain import load_pretrained, random_encoder
     from train.tasks.data import load_task_data
+    from train.tasks.heads import heads_of
     from train.tasks.run import run_tasks
     from train.tasks.run_files import save_run
+    from train.tasks.segmentation import SegmentationSettings
     from train.tasks.settings import TaskSettings
     from train.tasks.table import run_lines
 
     if (checkpoint is None) != untrained:
         raise click.UsageError("give the folder of a checkpoint, or --untrained, and not both")
+    if checkpoint is not None and size_px is not None:
+        raise click.UsageError("--size-px goes with --untrained; a checkpoint has its own size")
+    masks = SegmentationSettings(num_labeled=num_masks)
     settings = TaskSettings(
-        budgets=_numbers(budgets), readouts=tuple(readouts.split(",")), num_draws=num_draws
+        budgets=_numbers(budgets),
+        readouts=tuple(readouts.split(",")),
+        num_draws=num_draws,
+        segmentation=None if masks == SegmentationSettings() else masks,
     )
     chosen = pick_device(device)
-    encoder = None if checkpoint is None else load_encoder(checkpoint)[0]
-    config = EncoderConfig(size_px=size_px) if encoder is None else encoder.config
+    arm = None if checkpoint is None else load_pretrained(checkpoint)
+    config = EncoderConfig(size_px=size_px or 96) if arm is None else arm.config.encoder
     arrays = load_task_data(data, config.size_px)
     origin = read_origin(data, fingerprint=arrays.test.fingerprint)
-    if encoder is None:
-        encoder = random_encoder(config, arrays.train, seed=seed)
+    if arm is None:
+        encoder = random_encoder(config, arrays.train, seed=seed).to(chosen)
+    else:
+        encoder = arm.model.to(chosen).cfp_encoder
     run = run_tasks(
-        encoder.to(chosen),
+        encoder,
         arrays,
         settings,
         seed=seed,
         tasks=None if names is None else names.split(","),
+        retrieval_heads=None if arm is None else heads_of(arm),
         progress=show_progress(),
     )
     sentences = run_lines(run)
+    elsewhere = arm is not None and arm.data_fingerprint != origin.fingerprint
+    if elsewhere:
+        sentences.append(
+            "note: the encoder was pretrained on another data set; nobody checked that its "
+            "patients are not among these test eyes"
+        )
     if out is not None:
         save_run(out, run)
         sentences.append(f"results and predictions in {out}")
-    report_record(run.to_dict(), origin, as_json, sentences)
+    record = {**run.to_dict(), "pretrained_on_other_data": elsewhere}
+    report_record(record, origin, as_json, sentences)
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -196,17 +207,11 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 @evaluate.command()
-@click.argument("run_a", type=_Folder)
-@click.argument("run_b", type=_Folder)
-@_draws_option
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Of the bootstrap draws.",
-)
-@_json_option
+@click.argument("run_a", type=FOLDER)
+@click.argument("run_b", type=FOLDER)
+@draws_option
+@seed_option("Of the bootstrap draws.")
+@json_option
 def compare(run_a: Path, run_b: Path, num_draws: int, seed: int, as_json: bool) -> None:
     """Paired differences of two runs that `evaluate tasks --out` wrote, RUN_A minus RUN_B.
 

@@ -33,7 +33,7 @@ def info_nce(
     Args:
         first_ne: (N, E) unit vectors.
         second_ne: (N, E) unit vectors; row i belongs to row i.
-        inverse_temperature: positive scalar.
+        inverse_temperature: positive, one number.
 
     Returns:
         Scalar; log N where nothing can be told apart.
@@ -56,6 +56,14 @@ def masked_mean(tokens_nvtd: torch.Tensor, present_nv: torch.Tensor | None) -> t
     return (by_view * present).sum(1) / present.sum(1).clamp(min=1)
 
 
+def _reshape_scale(
+    _: nn.Module, tensors: dict[str, torch.Tensor], prefix: str, *_rest: object
+) -> None:
+    name = f"{prefix}log_scale"
+    if name in tensors:
+        tensors[name] = tensors[name].reshape(1)
+
+
 class MatchHead(nn.Module):
     """Linear projections of both pooled encoders to unit vectors, and a learned temperature."""
 
@@ -64,7 +72,9 @@ class MatchHead(nn.Module):
         super().__init__()
         self.cfp = nn.Linear(width, _EMBEDDING)
         self.oct = nn.Linear(width, _EMBEDDING)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / _INITIAL_TEMPERATURE)))
+        # (1,): FSDP cannot shard a scalar. Checkpoints of before hold one.
+        self.log_scale = nn.Parameter(torch.tensor([math.log(1 / _INITIAL_TEMPERATURE)]))
+        self.register_load_state_dict_pre_hook(_reshape_scale)  # type: ignore[no-untyped-call]
 
     def embed_cfp(self, pooled_nd: torch.Tensor) -> torch.Tensor:
         """(N, D) mean of the CFP's tokens -> (N, E) unit vectors, float32."""

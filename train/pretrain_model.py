@@ -15,6 +15,7 @@ from torch import nn
 from train.arrays import circle_mask, patchify, unpatchify
 from train.decoder import SourceDecoder
 from train.encoder import CfpEncoder, EncoderConfig, OctEncoder
+from train.engine.distributed import current_ranks
 from train.joint import JointEncoder
 from train.masking import expand_mask, hidden_patches, in_field_patches
 from train.match import MatchHead, masked_mean
@@ -312,7 +313,13 @@ class PretrainModel(nn.Module):
         if batch.present_nv is not None:
             seen = batch.present_nv.any(1)
             cfp, oct_ = cfp[seen], oct_[seen]
-        loss = head(cfp, oct_) if len(cfp) else cfp.sum()
+        if len(cfp):
+            loss = head(cfp, oct_)
+        else:
+            loss = cfp.sum()
+            if current_ranks().world_size > 1:  # ranks wait for a gradient of every weight
+                touched = torch.stack([weight.sum() for weight in head.parameters()])
+                loss = loss + oct_.sum() + 0.0 * touched.sum()
         return RouteOutput(loss=loss, predicted=head.embed_cfp(cfp), hidden=None)
 
     def _map(self, route: Route, batch: Sources, whole_cfp: _WholeCfp) -> RouteOutput:

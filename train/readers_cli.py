@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_runtime.result import NOTICE
+from train.console import draws_option, json_option, seed_option
 
 if TYPE_CHECKING:
     from edge_runtime.metrics import Interval
@@ -32,20 +33,8 @@ _SHORT = {"sensitivity": "sens", "specificity": "spec", "balanced_accuracy": "ba
     show_default=True,
     help="What an empty decision counts as.",
 )
-@click.option(
-    "--num-draws",
-    type=click.IntRange(100),
-    default=2000,
-    show_default=True,
-    help="Bootstrap draws of patients.",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Of the bootstrap draws.",
-)
+@draws_option
+@seed_option("Of the bootstrap draws.")
 @click.option("--synthetic", is_flag=True, help="Say that the eyes are synthetic.")
 @click.option(
     "--export-mrmc",
@@ -53,7 +42,7 @@ _SHORT = {"sensitivity": "sens", "specificity": "spec", "balanced_accuracy": "ba
     metavar="FILE.imrmc",
     help="Also write iMRMC input for one label, and FILE.ids.csv.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def readers(
     readings: Path,
     predictions: Path,

@@ -142,7 +142,7 @@ class _Bar:
     def show(self, done: int, total: int) -> None:
         """Rewrite the line about every hundredth of the work."""
         if self._active and (done == total or done % max(1, total // 100) == 0):
-            click.echo(f"\rchecking visit {done} of {total}", err=True, nl=False)
+            click.echo(f"\rvisit {done} of {total}", err=True, nl=False)
 
 
 def _text(report: CheckReport) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from edge_runtime.errors import ConfigError
+from edge_runtime.errors import ConfigError, DataError
 from train.console import show_progress
 from train.data.origin import DataOrigin, read_origin
 from train.data.shard_reader import ShardReader
@@ -44,6 +44,7 @@ def run_pretrain(
 
     Raises:
         ConfigError: data come from nowhere or from two places, or a setting is out of range.
+        DataError: the shards hold another split than 'train'.
     """
     if (options["data"] is None) == (options["shards"] is None):
         raise ConfigError("give either --data DIR or --shards DIR")
@@ -109,6 +110,11 @@ def _from_shards(
             "instead of --shards"
         )
     reader = ShardReader(folder)
+    if reader.split != "train":
+        raise DataError(
+            f"{folder} holds split '{reader.split}'; pretraining takes the training split alone: "
+            "shard that"
+        )
     pairing = oct_pairing(
         len(reader), reader.patient_ids, shuffled=config.shuffle_oct, seed=config.seed
     )

@@ -144,7 +144,11 @@ class PretrainLoop:
             compile_blocks(model)
         self.generators = self._mask_generators(generator)
         model.train()
-        self.trained = spread(SliceLoss(model, bfloat16=config.bfloat16), config.engine.parallel)
+        self.trained = spread(
+            SliceLoss(model, bfloat16=config.bfloat16),
+            config.engine.parallel,
+            some_idle=any(route.is_joint for route in model.routes),  # the OCT encoder's blocks
+        )
         self.guard = StepGuard(
             torch.optim.AdamW(
                 model.parameters(),

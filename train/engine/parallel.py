@@ -41,17 +41,27 @@ def compile_blocks(model: nn.Module) -> None:
         block.compile()
 
 
-def spread(module: nn.Module, kind: str) -> nn.Module:
+def spread(module: nn.Module, kind: str, *, some_idle: bool = False) -> nn.Module:
     """Make a module's gradients those of all ranks; on one rank it is returned as it is.
 
     Weights and buffers of rank 0 are given to all with 'ddp'; with 'fsdp' they must be the
     same already, which they are when drawn from one seed. Buffers stay local afterwards: a
     BatchNorm normalises by its own slice, whatever the number of ranks.
+
+    Args:
+        module: what is trained.
+        kind: 'ddp' or 'fsdp'.
+        some_idle: some of its weights never get a gradient, which DDP must look for.
     """
     if current_ranks().world_size == 1:
         return module
     if kind == "ddp":
-        return DistributedDataParallel(module, gradient_as_bucket_view=True, **_local_buffers())
+        return DistributedDataParallel(
+            module,
+            gradient_as_bucket_view=True,
+            find_unused_parameters=some_idle,
+            **_local_buffers(),
+        )
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
@@ -126,5 +136,6 @@ def load_optimizer_tensors(
         owner, _, key = name.rpartition("/")
         parameter = parameters[owner]
         # AdamW counts its steps in a tensor on the CPU; the rest has the weight's shape.
-        placed = value.clone() if key == "step" else _placed_like(value, parameter.detach())
+        whole = value if key == "step" else value.reshape(parameter.shape)
+        placed = value.clone() if key == "step" else _placed_like(whole, parameter.detach())
         optimizer.state[parameter][key] = placed

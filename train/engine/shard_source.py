@@ -26,7 +26,7 @@ from train.oct_targets import OctTargetConfig, make_oct_targets
 
 __all__ = ["ShardSource"]
 
-_FITTED = 4096  # eyes that components are fitted and BatchNorm settled on, as from memory
+_FITTED = 4096  # eyes that components are fitted and BatchNorm is settled on
 _SETTLING_BYTES = 512 << 20  # bounds the photographs among them
 _CHUNK = 64
 

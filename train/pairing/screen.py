@@ -40,7 +40,7 @@ def screen_images(
     for step in (
         lambda rest: _wanted(rest, settings),
         lambda rest: _one_file_a_picture(rest, progress),
-        _one_site_a_visit,
+        _one_site_a_day,
     ):
         kept, more = step(kept)
         rejections += more
@@ -108,14 +108,14 @@ def _one_file_a_picture(
     return kept, rejections
 
 
-def _one_site_a_visit(images: Iterable[RawImage]) -> Screened:
+def _one_site_a_day(images: Iterable[RawImage]) -> Screened:
     """One patient at two places on one day is more likely two patients with one number."""
     kept, rejections = [], []
-    for visit in _grouped(images, lambda image: image.visit).values():
-        if len({image.site for image in visit}) == 1:
-            kept += visit
+    for same in _grouped(images, lambda image: (image.patient_id, image.visit[2])).values():
+        if len({image.site for image in same}) == 1:
+            kept += same
         else:
-            rejections += [reject(one, Reason.CONFLICTING_SITES, column="site") for one in visit]
+            rejections += [reject(one, Reason.CONFLICTING_SITES, column="site") for one in same]
     return kept, rejections
 
 

@@ -25,11 +25,19 @@ from typing import Any
 import torch
 
 from train.controls import gradient_leak, shuffled_oct_loss_ratio
-from train.encoder import CfpEncoder, EncoderConfig
+from train.device import CPU
+from train.encoder import EncoderConfig
 from train.engine.settings import EngineConfig
 from train.oct_targets import make_oct_targets
-from train.pretrain import load_pretrained, pretrain, random_encoder, save_pretrained
+from train.pretrain import (
+    Pretrained,
+    load_pretrained,
+    pretrain,
+    random_encoder,
+    save_pretrained,
+)
 from train.pretrain_config import PretrainConfig
+from train.pretrain_model import PretrainModel
 from train.tasks.data import TaskData
 from train.tasks.heads import heads_of
 from train.tasks.retrieval import OctCodes
@@ -102,6 +110,7 @@ class CellRecord:
         losses: mean loss of each route over the last steps.
         controls: 'gradient_leak', 'gradient_leak_control', 'shuffled_oct_loss_ratio', where the
             arm has the routes for them.
+        device: where the networks ran.
     """
 
     folder: Path
@@ -109,6 +118,7 @@ class CellRecord:
     seconds: dict[str, float]
     losses: dict[str, float]
     controls: dict[str, float]
+    device: str = "cpu"
 
 
 def finish_cell(
@@ -118,6 +128,7 @@ def finish_cell(
     *,
     codes: OctCodes | None = None,
     say: Callable[[str], None] | None = None,
+    device: torch.device = CPU,
 ) -> CellRecord:
     """Do what is not done yet of a cell; an interrupted pretraining goes on where it stopped.
 
@@ -127,6 +138,8 @@ def finish_cell(
         data: the eyes.
         codes: `oct_codes(data, cell.settings.num_oct_components)` made before, to share them.
         say: told the steps.
+        device: where the networks run. It is no part of the keys: what is finished on one is
+            not done again on another.
     """
     fingerprint = data.train.fingerprint
     folder, measured = cell.folder(root, fingerprint), cell.tasks_folder(root, fingerprint)
@@ -136,25 +149,29 @@ def finish_cell(
     seconds: dict[str, float] = {}
     losses: dict[str, float] = {}
     controls: dict[str, float] = {}
-    encoder = _encoder(cell, folder, data, seconds, losses, controls, say)
+    arm = _pretrained(cell, folder, data, seconds, losses, controls, say, device)
+    if arm is None:
+        encoder = random_encoder(cell.encoder, data.train, seed=cell.seed).to(device)
+    else:
+        encoder = arm.model.to(device).cfp_encoder
     started = time.perf_counter()
-    heads = None if cell.pretrain is None else heads_of(load_pretrained(folder / "encoder"))
     run = run_tasks(
         encoder,
         data,
         cell.settings,
         seed=cell.seed,
         tasks=cell.tasks,
-        retrieval_heads=heads,
+        retrieval_heads=None if arm is None else heads_of(arm),
         codes=codes,
     )
     save_run(measured, run)
     seconds["tasks"] = time.perf_counter() - started
-    record = {
+    record: dict[str, Any] = {
         "identity": cell.identity(fingerprint),
         "seconds": seconds,
         "losses": losses,
         "controls": controls,
+        "device": device.type,
     }
     part = measured / f"{_DONE}.part"
     part.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
@@ -172,7 +189,7 @@ def read_cell(folder: Path) -> CellRecord | None:
     return CellRecord(folder=folder, **record)
 
 
-def _encoder(
+def _pretrained(
     cell: Cell,
     folder: Path,
     data: TaskData,
@@ -180,10 +197,11 @@ def _encoder(
     losses: dict[str, float],
     controls: dict[str, float],
     say: Callable[[str], None] | None,
-) -> CfpEncoder:
-    """The cell's encoder, pretrained unless its checkpoint is there; fills in its figures."""
+    device: torch.device,
+) -> Pretrained | None:
+    """The cell's arm, trained unless its checkpoint is there; fills in its figures."""
     if cell.pretrain is None:
-        return random_encoder(cell.encoder, data.train, seed=cell.seed)
+        return None
     checkpoint = folder / "encoder"
     times = folder / "seconds.json"
     if not (checkpoint / "config.json").is_file():
@@ -194,6 +212,7 @@ def _encoder(
             cell.pretrain,
             engine=engine,
             progress=None if say is None else lambda *step: say(f"{step[0]}/{step[1]} {step[2]}"),
+            device=device,
         )
         took = {"pretrain": time.perf_counter() - started, "waiting": done.seconds["waiting"]}
         times.write_text(json.dumps(took), encoding="utf-8")
@@ -203,13 +222,12 @@ def _encoder(
     losses.update(pretrained.metrics)
     names = {route.name for route in pretrained.model.routes}
     if {"oct<-cfp", "oct<-oct"} <= names and not cell.pretrain.structure.needs_structures:
-        controls.update(_controls(cell.pretrain, data, checkpoint))
-    return pretrained.model.cfp_encoder
+        controls.update(_controls(cell.pretrain, data, pretrained.model.to(device)))
+    return pretrained
 
 
-def _controls(config: PretrainConfig, data: TaskData, checkpoint: Path) -> dict[str, float]:
+def _controls(config: PretrainConfig, data: TaskData, model: PretrainModel) -> dict[str, float]:
     """Measured on test eyes that the arm never saw."""
-    model = load_pretrained(checkpoint).model
     assert data.test.scans_nvzx is not None
     targets = make_oct_targets(data.test.scans_nvzx[:_NUM_CONTROL_EYES], config.oct_target)
     images, scans = data.test.images_tensor()[:_NUM_CONTROL_EYES], torch.from_numpy(targets)

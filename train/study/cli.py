@@ -41,6 +41,11 @@ _PARTS = ("arms", "ablations")
     help="Processes, one thread each.",
 )
 @click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    help="Where the networks run. [default: cuda for preset gpu, else cpu]",
+)
+@click.option(
     "--finished-only", is_flag=True, help="Compute nothing: report on what is finished so far."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the verdicts as JSON.")
@@ -49,6 +54,7 @@ def study(
     out: Path,
     parts: tuple[str, ...],
     workers: int,
+    device: str | None,
     finished_only: bool,
     as_json: bool,
 ) -> None:
@@ -61,6 +67,7 @@ def study(
     Example:
         edge-screen study --preset cpu --out runs/study
     """  # noqa: D301
+    from train.device import pick_device
     from train.study.presets import preset
     from train.study.report import write_report
     from train.study.run import finished_cells, run_study
@@ -70,12 +77,14 @@ def study(
     if finished_only:
         records, missing = finished_cells(chosen, out, parts=parts or _PARTS)
     else:
+        chosen_device = pick_device(device or ("cuda" if name == "gpu" else "cpu"))
         click.echo(f"study '{name}', synthetic eyes: {chosen.cost}", err=True)
         records = run_study(
             chosen,
             out,
             parts=parts or _PARTS,
             workers=workers,
+            device=chosen_device,
             say=lambda line: click.echo(line, err=True),
         )
     command = f"edge-screen study --preset {name}" + "".join(f" --part {one}" for one in parts)

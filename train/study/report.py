@@ -267,10 +267,12 @@ def _cost_table(results: StudyResults) -> str:
                 "-" if ratio is None else f"{ratio:.2f}",
             )
         )
+    devices = " and ".join(sorted({record.device for record in results.records}))
+    where = "" if devices == "cpu" else f" Networks ran on {devices}."
     return (
-        "## Cost and controls\n\nWall seconds of one thread, other work beside it. 'Shuffled "
-        "OCT' is the loss of oct<-cfp against another eye's scan over that against its own; 1 "
-        "would mean that the network predicts the mean scan.\n\n"
+        f"## Cost and controls\n\nWall seconds of one thread, other work beside it.{where} "
+        "'Shuffled OCT' is the loss of oct<-cfp against another eye's scan over that against its "
+        "own; 1 would mean that the network predicts the mean scan.\n\n"
         + _table(
             ("cell", "seed", "pretraining, s", "waiting for data", "tasks, s", "shuffled OCT"), rows
         )

@@ -21,6 +21,7 @@ import torch
 
 from edge_runtime.errors import DataError
 from train.data.index import read_index
+from train.device import CPU
 from train.phantom.writer import generate_dataset
 from train.study.cells import Cell, CellRecord, finish_cell, read_cell
 from train.study.plan import PARTS, study_cells
@@ -40,6 +41,7 @@ def run_study(
     *,
     parts: Sequence[str] = PARTS,
     workers: int = 2,
+    device: torch.device = CPU,
     say: Say,
 ) -> tuple[CellRecord, ...]:
     """Finish every cell of a preset.
@@ -49,6 +51,7 @@ def run_study(
         out: its folder, new or of an interrupted run of the same preset.
         parts: 'arms', 'ablations' or both.
         workers: processes.
+        device: where the networks run.
         say: told what is done, line by line.
 
     Returns:
@@ -66,7 +69,7 @@ def run_study(
     )
     with pool:
         futures = {
-            pool.submit(_work, cell, out / "cells", data_folder, size_px): number
+            pool.submit(_work, cell, out / "cells", data_folder, size_px, device): number
             for number, cell in enumerate(cells)
         }
         done: dict[int, CellRecord] = {}
@@ -162,6 +165,8 @@ def _codes(folder: Path, size_px: int, num_components: int) -> OctCodes:
     return oct_codes(_load(folder, size_px), num_components)
 
 
-def _work(cell: Cell, root: Path, data_folder: Path, size_px: int) -> CellRecord:
+def _work(
+    cell: Cell, root: Path, data_folder: Path, size_px: int, device: torch.device
+) -> CellRecord:
     codes = _codes(data_folder, size_px, cell.settings.num_oct_components)
-    return finish_cell(cell, root, _load(data_folder, size_px), codes=codes)
+    return finish_cell(cell, root, _load(data_folder, size_px), codes=codes, device=device)

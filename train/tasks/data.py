@@ -16,6 +16,8 @@ from train.dataset_arrays import SplitArrays, load_split
 
 __all__ = ["TaskData", "load_task_data"]
 
+_SCANS = ("oct_h", "oct_v")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TaskData:
@@ -67,12 +69,17 @@ def load_task_data(folder: Path, size_px: int, with_oct: bool = True) -> TaskDat
     Args:
         folder: the data set's folder.
         size_px: side S of the preprocessed CFPs.
-        with_oct: also read both B-scans; retrieval needs them.
+        with_oct: also read both B-scans where every split has some; retrieval needs them, and
+            says so where they are missing.
 
     Raises:
         DataError: the data set breaks its contract, or a split has no usable visit.
     """
     index = read_index(folder)
+    with_oct = with_oct and all(
+        any(name in visit.files for visit in index.split(split) for name in _SCANS)
+        for split in SPLITS
+    )
     train, val, test = (
         load_split(index, name, size_px=size_px, with_oct=with_oct) for name in SPLITS
     )

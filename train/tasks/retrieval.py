@@ -7,7 +7,8 @@ should be; cosine similarity finds it. An arm with projection heads of its own i
 measured as it is ('zero_shot').
 
 The gallery has one item an eye and only eyes of one side, so each patient is in it once
-and laterality, which an untrained network reads, finds nothing. Ties are split: a constant
+and laterality, which an untrained network reads, finds nothing. An eye that lacks a scan
+takes no part, neither here nor in what is fitted. Ties are split: a constant
 embedding scores exactly chance.
 
 Legend: N eyes, K components, E width of an embedding.
@@ -23,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.linear_model import Ridge
 
-from edge_runtime.errors import DataError
+from edge_runtime.errors import ConfigError, DataError
 from train.dataset_arrays import SplitArrays
 from train.oct_targets import OctTargetConfig, WhitenedComponents, make_oct_targets
 from train.tasks.data import TaskData
@@ -100,13 +101,15 @@ def oct_codes(data: TaskData, num_components: int) -> OctCodes:
     """Describe every scan by whitened components fitted on the training scans.
 
     Raises:
-        DataError: the splits were loaded without B-scans.
+        ConfigError: there are fewer training eyes than components.
+        DataError: the splits were loaded without B-scans, or a split has no eye with both.
     """
-    targets = [_targets(split) for split in (data.train, data.val, data.test)]
-    fitted = WhitenedComponents.fit(targets[0], num_components)
+    splits = (data.train, data.val, data.test)
+    targets, complete = [_targets(split) for split in splits], _complete(data.train)
+    fitted = WhitenedComponents.fit(targets[0][complete], num_components)
     directions = fitted.directions.numpy().T.astype(np.float64) / fitted.spreads.numpy()
     codes = [one.reshape(len(one), -1) @ directions for one in targets]
-    mean = codes[0].mean(0)
+    mean = codes[0][complete].mean(0)
     return OctCodes(train=codes[0] - mean, val=codes[1] - mean, test=codes[2] - mean)
 
 
@@ -154,16 +157,16 @@ def measure_retrieval(
     try:
         codes = oct_codes(data, settings.num_oct_components) if codes is None else codes
         cfp, penalty = _predicted_codes(features, codes, data)
-    except DataError as error:
+    except (ConfigError, DataError) as error:
         for spec in specs:
             yield Measurement(
                 task=spec.name, readout="ridge", num_labels=0, eyes=None, note=str(error)
             )
-        return
-    seconds = (time.perf_counter() - start) / len(specs)
-    for spec in specs:
-        yield _row(spec, "ridge", cfp, codes.test, data.test, {"ridge_penalty": penalty}, seconds)
-    if heads is not None and data.test.scans_nvzx is not None:
+    else:
+        seconds, extra = (time.perf_counter() - start) / len(specs), {"ridge_penalty": penalty}
+        for spec in specs:
+            yield _row(spec, "ridge", cfp, codes.test, data.test, extra, seconds)
+    if heads is not None and data.test.scans_nvzx is not None and _complete(data.test).any():
         start = time.perf_counter()
         own_cfp = np.asarray(heads.embed_cfp(data.test.images_nhwc), np.float64)
         own_oct = np.asarray(heads.embed_oct(data.test.scans_nvzx), np.float64)
@@ -174,18 +177,30 @@ def measure_retrieval(
 
 def _targets(split: SplitArrays) -> npt.NDArray[np.float32]:
     if split.scans_nvzx is None:
-        raise DataError("retrieval needs the B-scans; load the data with_oct=True")
+        raise DataError(
+            "retrieval needs B-scans in every split; load the data with_oct=True if they are there"
+        )
+    if not _complete(split).any():
+        raise DataError("retrieval needs eyes with both B-scans in every split; one has none")
     return make_oct_targets(split.scans_nvzx, OctTargetConfig())
+
+
+def _complete(split: SplitArrays) -> npt.NDArray[np.bool_]:
+    """(N,) bool, the eyes with both B-scans."""
+    if split.scans_present_nv is None:
+        return np.ones(len(split), np.bool_)
+    return np.asarray(split.scans_present_nv.all(1), np.bool_)
 
 
 def _predicted_codes(
     features: FrozenFeatures, codes: OctCodes, data: TaskData
 ) -> tuple[FloatArray, float]:
     """Components predicted for test CFPs, and the penalty chosen on validation eyes."""
-    groups = _galleries(data.val)
+    groups, complete = _galleries(data.val), _complete(data.train)
+    known, wanted = features.train[complete], codes.train[complete]
     best: tuple[float, float, FloatArray] | None = None
     for penalty in _PENALTIES:
-        model = Ridge(alpha=penalty * len(codes.train)).fit(features.train, codes.train)
+        model = Ridge(alpha=penalty * len(wanted)).fit(known, wanted)
         # scikit-learn drops the axis of a single component.
         val, test = (
             model.predict(part).reshape(len(part), -1) for part in (features.val, features.test)
@@ -199,11 +214,12 @@ def _predicted_codes(
 
 
 def _galleries(split: SplitArrays) -> list[npt.NDArray[np.int64]]:
-    """Rows of each gallery: the first visit of every eye of one side."""
-    eye_ids = np.char.add(np.char.add(split.patient_ids, " "), split.eyes)
-    first = np.sort(np.unique(eye_ids, return_index=True)[1])
+    """Rows of each gallery: the first visit with both scans of every eye of one side."""
+    rows = np.flatnonzero(_complete(split))
+    eye_ids = np.char.add(np.char.add(split.patient_ids, " "), split.eyes)[rows]
+    first = rows[np.sort(np.unique(eye_ids, return_index=True)[1])]
     sides = [first[split.eyes[first] == side] for side in ("OD", "OS")]
-    return [rows for rows in sides if len(rows)]
+    return [side for side in sides if len(side)]
 
 
 def _row(

@@ -21,6 +21,7 @@ import numpy as np
 
 from edge_runtime.errors import ConfigError, DataError
 from train.data.origin import read_origin
+from train.device import device_of
 from train.encoder import CfpEncoder
 from train.schedule import Progress
 from train.tasks.classification import measure_finetuned, measure_probes
@@ -188,7 +189,9 @@ def _segmented(
     chosen = settings.segmentation or SegmentationSettings()
     targets = [spec.label for spec in specs]
     try:
-        found = run_segmentation(encoder, data, chosen, targets=targets, seed=seed)
+        found = run_segmentation(
+            encoder, data, chosen, targets=targets, seed=seed, device=device_of(encoder)
+        )
     except DataError as error:
         for spec in specs:
             yield Measurement(
@@ -196,13 +199,13 @@ def _segmented(
             )
         return
     for spec in specs:
-        yield _segmentation_row(spec, found[spec.label])
+        yield _segmentation_row(spec, found[spec.label], chosen.num_labeled)
 
 
-def _segmentation_row(spec: TaskSpec, result: SegmentationResult) -> Measurement:
-    """Dice an image, with the means of the other two metrics over the images that have one."""
-    extra: dict[str, float] = {}
-    for name in ("hd95", "cldice"):
+def _segmentation_row(spec: TaskSpec, result: SegmentationResult, num_masks: int) -> Measurement:
+    """Dice an image, with the means of the other metrics over the images that have one."""
+    extra = {"num_training_masks": float(num_masks)}  # 0 = all; the row's name has had 0 always
+    for name in ("hd95", "cldice", "false_positive"):
         per_image = getattr(result, f"{name}_n")  # None where the metric has no meaning
         values = np.asarray([] if per_image is None else per_image, np.float64)
         known = values[np.isfinite(values)]

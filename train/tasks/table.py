@@ -50,6 +50,9 @@ def comparison_lines(differences: Sequence[PairedDifference]) -> list[str]:
 
 
 def _labels(row: TaskResult | PairedDifference) -> str:
+    if TASKS[row.task].kind == "segmentation":
+        masks = int(row.extra.get("num_training_masks", 0)) if isinstance(row, TaskResult) else 0
+        return str(masks) if masks else "-"
     if row.num_labels == 0:
         return "all"
     return f"k={row.num_labels}" if TASKS[row.task].kind == "few_shot" else str(row.num_labels)
@@ -66,5 +69,5 @@ def _more(row: TaskResult) -> str:
             f"median rank {extra['median_rank']:.0f} of {extra['mean_gallery_size']:.0f} "
             f"(chance {extra['chance_median_rank']:.0f})"
         )
-    named = {"hd95": "HD95", "cldice": "clDice"}
+    named = {"hd95": "HD95", "cldice": "clDice", "false_positive": "false positive"}
     return "".join(f"  {shown} {extra[name]:.3f}" for name, shown in named.items() if name in extra)
