@@ -23,8 +23,9 @@ Exit codes:
   1 failed in a way without a code of its own
   2 wrong usage or setting    3 an examination is ungradable
   4 bundle refused            5 inference engine failed
+  6, 7, 9 workstation commands: data set, checkpoint, parity
   8 the INT8 model has not passed its gate
-  10 bundle not reproduced here (verify)
+  10 bundle not reproduced here (verify, screen with TensorRT)
 Research use only; not a medical device.
 """
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
