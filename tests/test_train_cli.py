@@ -55,7 +55,8 @@ def chain(data_dir, tmp_path_factory):
     """Folders of an encoder and a teacher made through the commands, and what was printed."""
     out = tmp_path_factory.mktemp("chain")
     arguments = ["--data", data_dir, "--num-steps", 2, "--json"]
-    first = run("pretrain", *arguments, "--out", out / "encoder", "--size-px", 32)
+    own = ("--size-px", 32, "--learning-rate", 4.8e-3)
+    first = run("pretrain", *arguments, "--out", out / "encoder", *own)
     second = run("finetune", *arguments, "--out", out / "teacher", "--encoder", out / "encoder")
     return out, json.loads(first.stdout), json.loads(second.stdout)
 
@@ -102,6 +103,7 @@ def test_the_teacher_names_its_encoder(chain):
     weights = (out / "encoder" / "model.safetensors").read_bytes()
     assert config["pretrained"]["sha256"] == hashlib.sha256(weights).hexdigest()
     assert config["pretrained"]["pretrain"]["seed"] == 0
+    assert config["pretrained"]["pretrain"]["learning_rate"] == 4.8e-3
     assert config["metrics"]["skipped_steps"] == 0
 
 

@@ -43,6 +43,7 @@ __all__ = ["finetune", "pretrain"]
 @click.option(
     "--batch-size", type=click.IntRange(2), default=64, show_default=True, help="Eyes a step."
 )
+@click.option("--learning-rate", default=1.2e-3, show_default=True, help="Peak of the schedule.")
 @click.option("--size-px", default=96, show_default=True, help="Side of the network input.")
 @click.option("--width", default=128, show_default=True, help="Token width of the encoder.")
 @click.option("--depth", default=1, show_default=True, help="Transformer blocks of the encoder.")

@@ -67,6 +67,7 @@ def _config(options: Mapping[str, Any]) -> PretrainConfig:
         routes=route_table(options["routes"]),
         num_steps=options["num_steps"],
         batch_size=options["batch_size"],
+        learning_rate=options["learning_rate"],
         seed=options["seed"],
         encoder=EncoderConfig(**shape),
         oct_target=OctTargetConfig(
