@@ -24,7 +24,7 @@ def planned_text(planned: PlannedEngine) -> str:
     state = {
         True: "already there",
         False: "would be built",
-        None: "only the device with its TensorRT knows",
+        None: "whether it is kept already, only the device with its TensorRT knows",
     }
     lines = [
         "dry run: nothing is built",

@@ -129,8 +129,8 @@ def _int8_line(bundle: Bundle) -> str:
     gate = record.gate
     return (
         f"INT8       {record.method}, {record.num_images} pictures; gate "
-        f"{gate.status.replace('_', ' ').upper()} on {gate.num_images} of {gate.num_patients} "
-        f"patients ({gate.split}): mean AUROC drop {gate.mean_auroc_drop:+.4f} "
+        f"{gate.status.replace('_', ' ').upper()} on {gate.num_images} pictures of "
+        f"{gate.num_patients} patients ({gate.split}): mean AUROC drop {gate.mean_auroc_drop:+.4f} "
         f"(limit {gate.limit_auroc_drop:.4f}), {gate.decision_flips} of "
         f"{gate.num_decisions} decisions changed"
         + (f"; about {gate.num_patients_needed} patients a class needed" if not gate.passed else "")
@@ -170,7 +170,7 @@ def _agreement_lines(agreement: Agreement) -> list[str]:
 
 
 def _flip_line(flip: Flip, reference: str, other: str) -> str:
-    close = ", within the tolerance" if flip.is_close else ""
+    close = f", {reference} within the tolerance of it" if flip.is_close else ""
     return (
         f"    {flip.picture[:16]}  {flip.label}: {reference} {flip.probability_reference:.4f}, "
         f"{other} {flip.probability_other:.4f}, threshold {flip.threshold:.4f}{close}"

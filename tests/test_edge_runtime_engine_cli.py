@@ -64,6 +64,8 @@ def test_a_dry_run_needs_neither_tensorrt_nor_a_gpu(
     assert value["key"] is value["cached"] is value["device"] is None
     for line in (value["trtexec"], value["polygraphy"], *value["notes"]):
         assert line in text
+    assert "no GPU was asked" in text
+    assert "no CUDA driver" not in text
     assert ("no model.int8fp16.onnx" in text) == (version in ("10.16", "11.4"))
     assert not cache.exists()
 

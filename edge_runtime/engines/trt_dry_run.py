@@ -77,6 +77,8 @@ def plan_engine(
     else:
         recipe, notes = make_recipe(bundle, tensorrt_version=version, precision=precision)
     device, more_notes = _device()
+    if device is None and version is not None:
+        more_notes = ("no GPU was asked: workspace and cache are those of this machine",)
     key = None if device is None or version is not None else cache_key(recipe, device)
     workspace_bytes = workspace_limit(available_bytes())
     onnx_path = bundle_dir / recipe.file

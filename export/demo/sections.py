@@ -26,7 +26,7 @@ def header(report: DemoReport) -> Markup:
     tag = element("b", SYNTHETIC, class_="synthetic")
     words = (
         "Synthetic eyes were drawn, a photograph encoder was pretrained with their OCT, fine-tuned "
-        "into a teacher, distilled into a small student, exported, made INT8 and signed; the "
+        "into a teacher, distilled into a compact student, exported, made INT8 and signed; the "
         "result screened photographs of patients that no step had used for a choice. "
     )
     warning = element("strong", "No number here says anything about real patients.")
