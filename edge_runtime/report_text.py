@@ -144,7 +144,7 @@ def verification_text(report: VerificationReport) -> str:
         *_synthetic_lines(report.synthetic),
         f"signed by key {report.key_id}, trusted from {report.trusted_from}",
         *(
-            f"  {'ok    ' if check.passed else 'FAILED'}  {check.name:<18} {check.detail}"
+            f"  {'ok    ' if check.passed else 'FAILED'}  {check.name:<19} {check.detail}"
             for check in report.checks
         ),
         *([] if report.agreement is None else _agreement_lines(report.agreement)),

@@ -278,7 +278,8 @@ def _require_proven(bundle: Bundle, precision: str) -> None:
         f"the INT8 model of bundle {bundle.manifest.name!r} has not passed its gate against FP32 "
         f"({gate.status} on {gate.num_patients} patients; about {gate.num_patients_needed} of each "
         "class are needed; `edge-screen inspect --json` has the reasons). Calibrate it with more "
-        "patients, run --precision fp32, or take it as it is with --allow-unproven-int8, which "
+        "patients, run --precision fp32, or take it as it is with --allow-unproven-int8 "
+        "(allow_unproven_int8=True in Python), which "
         "every result then records"
     )
 
