@@ -18,7 +18,12 @@ _PARTS = ("arms", "ablations")
 
 @click.command()
 @click.option(
-    "--preset", "name", type=click.Choice(_PRESETS), default="cpu", show_default=True, help="Size."
+    "--preset",
+    "name",
+    type=click.Choice(_PRESETS),
+    default="cpu",
+    show_default=True,
+    help="pulse: minutes, learns nothing. cpu: hours on 2 cores. gpu: for a data-centre GPU.",
 )
 @click.option(
     "--out",
