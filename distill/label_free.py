@@ -17,7 +17,7 @@ import torch
 
 from distill.augment import AugmentConfig
 from distill.label_free_objective import LabelFreeObjective
-from distill.loop import LoopConfig, StatesConfig, run_steps
+from distill.loop import LoopConfig, StatesConfig, loop_config, run_steps
 from distill.student import Student
 from distill.teacher_view import TeacherEye
 from distill.views import Pictures
@@ -97,15 +97,7 @@ class LabelFreeConfig:
         Raises:
             ConfigError: a setting is out of range.
         """
-        return LoopConfig(
-            num_steps=self.num_steps,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            mixup=self.mixup,
-            augment=self.augment,
-            seed=self.seed,
-        )
+        return loop_config(self, mixup=self.mixup)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from train.engine.parallel import (
 from train.engine.state import TrainingState, load_state, require_same_run, save_state
 from train.schedule import Progress, StepGuard, cosine_rate
 
-__all__ = ["LoopConfig", "Objective", "StatesConfig", "run_steps"]
+__all__ = ["LoopConfig", "Objective", "StatesConfig", "loop_config", "run_steps"]
 
 _RECENT, _SHOWN, _KEPT_STATES = 50, 20, 2
 
@@ -69,6 +69,40 @@ class LoopConfig:
                 f"learning_rate {self.learning_rate} must be in (0, 1) and weight_decay "
                 f"{self.weight_decay} >= 0"
             )
+
+
+class _Walks(Protocol):
+    """Settings of a stage, as far as the loop goes by them."""
+
+    @property
+    def num_steps(self) -> int: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def augment(self) -> AugmentConfig: ...
+    @property
+    def seed(self) -> int: ...
+
+
+def loop_config(stage: _Walks, *, mixup: bool) -> LoopConfig:
+    """What the step loop needs of a stage's settings.
+
+    Raises:
+        ConfigError: a setting is out of range.
+    """
+    return LoopConfig(
+        num_steps=stage.num_steps,
+        batch_size=stage.batch_size,
+        learning_rate=stage.learning_rate,
+        weight_decay=stage.weight_decay,
+        mixup=mixup,
+        augment=stage.augment,
+        seed=stage.seed,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from torch import nn
 
 from distill.agreement import agreement, laterality_accuracy, pictures_at, student_logits
 from distill.augment import AugmentConfig
-from distill.loop import LoopConfig, StatesConfig, run_steps
+from distill.loop import LoopConfig, StatesConfig, loop_config, run_steps
 from distill.quant_lint import Finding, refuse_bad_backbone
 from distill.records import TeacherRecord
 from distill.student import Student, StudentConfig, save_student
@@ -109,15 +109,7 @@ class DistillConfig:
         Raises:
             ConfigError: a setting is out of range.
         """
-        return LoopConfig(
-            num_steps=self.num_steps,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            mixup=self.mixup,
-            augment=self.augment,
-            seed=self.seed,
-        )
+        return loop_config(self, mixup=self.mixup)
 
 
 @dataclass(frozen=True, kw_only=True)

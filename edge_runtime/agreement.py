@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from edge_runtime.bundle import Bundle
 from edge_runtime.engines import Engine, open_engine
 from edge_runtime.errors import ConfigError, ImageError
+from edge_runtime.golden_check import golden_tolerance
 from edge_runtime.label_scores import all_labels, probabilities, run_logits, thresholds
 from edge_runtime.preprocess import load_for_model
 from edge_runtime.quality import assess_image
@@ -150,7 +151,7 @@ def compare_engines(bundle: Bundle, request: EngineRequest) -> Agreement:
     int8, _ = _run(bundle, pictures, EngineRequest(engine="onnxruntime", precision="int8"))
     mine, engine = _run(bundle, pictures, request)
     is_int8 = request.precision == "int8"
-    atol = _tolerance(bundle, request.precision)
+    atol = golden_tolerance(bundle, request.precision)
     return Agreement(
         name=engine.name,
         precision=engine.precision,
@@ -164,15 +165,8 @@ def compare_engines(bundle: Bundle, request: EngineRequest) -> Agreement:
         max_difference=_largest(mine, int8 if is_int8 else fp32),
         flips=_flips(bundle, pictures, int8 if is_int8 else fp32, mine, atol),
         max_difference_int8_fp32=_largest(int8, fp32),
-        flips_int8_fp32=_flips(bundle, pictures, fp32, int8, _tolerance(bundle, "int8")),
+        flips_int8_fp32=_flips(bundle, pictures, fp32, int8, golden_tolerance(bundle, "int8")),
     )
-
-
-def _tolerance(bundle: Bundle, precision: str) -> float:
-    """FP16 rounds like INT8 rather than like FP32; the bundle states no third tolerance."""
-    tolerances = bundle.manifest.golden
-    is_fp32 = precision == "fp32"
-    return tolerances.atol_probability_fp32 if is_fp32 else tolerances.atol_probability_int8
 
 
 def _load_pictures(bundle: Bundle, folder: Path | None) -> tuple[list[Picture], list[NotCompared]]:

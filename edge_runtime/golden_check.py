@@ -17,7 +17,7 @@ from edge_runtime.engines import Engine
 from edge_runtime.errors import VerificationError
 from edge_runtime.label_scores import all_labels, probabilities, run_logits, thresholds
 
-__all__ = ["GoldenComparison", "compare_golden", "require_golden"]
+__all__ = ["GoldenComparison", "compare_golden", "golden_tolerance", "require_golden"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +59,19 @@ class GoldenComparison:
         return text
 
 
+def golden_tolerance(bundle: Bundle, precision: str) -> float:
+    """How far a probability may be off; FP16 rounds about as much as INT8, a bundle states two."""
+    tolerances = bundle.manifest.golden
+    is_fp32 = precision == "fp32"
+    return tolerances.atol_probability_fp32 if is_fp32 else tolerances.atol_probability_int8
+
+
 def compare_golden(
     bundle: Bundle, engine: Engine, *, num_pictures: int | None = None
 ) -> GoldenComparison:
     """Run golden pictures through an engine, which stays open.
 
-    FP16 answers to the FP32 answers within the tolerance of INT8, which rounds about as much;
-    a bundle states no third one.
+    FP16 answers to the FP32 answers, within `golden_tolerance`.
 
     Args:
         bundle: Calibrated.
@@ -76,17 +82,12 @@ def compare_golden(
         BundleFormatError: The golden vectors cannot be read, or a label has no operating point.
         EngineError: The engine fails on a picture.
     """
-    golden, tolerances = bundle.golden(), bundle.manifest.golden
+    golden = bundle.golden()
     key = "int8_cpu" if engine.precision == "int8" else "fp32"
-    is_fp32 = engine.precision == "fp32"
     recorded = np.concatenate([golden.logits[key], golden.gradability_logit[key]], axis=1)
     actual = np.stack([run_logits(engine, one) for one in golden.image_nhwc[:num_pictures]])
-    return _compare(
-        bundle,
-        recorded[:num_pictures],
-        actual,
-        tolerances.atol_probability_fp32 if is_fp32 else tolerances.atol_probability_int8,
-    )
+    atol = golden_tolerance(bundle, engine.precision)
+    return _compare(bundle, recorded[:num_pictures], actual, atol)
 
 
 def require_golden(bundle: Bundle, engine: Engine) -> None:

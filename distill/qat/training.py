@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from distill.augment import AugmentConfig
-from distill.loop import LoopConfig, Objective, StatesConfig, run_steps
+from distill.loop import LoopConfig, Objective, StatesConfig, loop_config, run_steps
 from distill.qat.measure_ranges import measure_ranges
 from distill.qat.rounded_student import RoundedStudent
 from distill.student import Student
@@ -87,15 +87,7 @@ class QatConfig:
         Raises:
             ConfigError: a setting is out of range.
         """
-        return LoopConfig(
-            num_steps=self.num_steps,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            mixup=False,
-            augment=self.augment,
-            seed=self.seed,
-        )
+        return loop_config(self, mixup=False)
 
 
 @dataclass(frozen=True, kw_only=True)
