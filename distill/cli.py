@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge_runtime.result import NOTICE
-from train.console import device_option, show_progress
+from train.console import FOLDER, device_option, json_option, save_every_option, show_progress
 
 if TYPE_CHECKING:
     from distill.stage import SaveConfig
 
 __all__ = ["distill"]
 
-_FOLDER = click.Path(file_okay=False, path_type=Path)
 # What has no meaning for a student that is taught already.
 _NOT_WITH_QAT = (
     "backbone",
@@ -29,9 +28,9 @@ _NOT_WITH_QAT = (
 
 
 @click.command()
-@click.option("--teacher", "teacher_dir", type=_FOLDER, required=True, help="What finetune wrote.")
-@click.option("--data", "data_dir", type=_FOLDER, required=True, help="Data set with train, val.")
-@click.option("--out", type=_FOLDER, required=True, help="Student checkpoint folder to write.")
+@click.option("--teacher", "teacher_dir", type=FOLDER, required=True, help="What finetune wrote.")
+@click.option("--data", "data_dir", type=FOLDER, required=True, help="Data set with train, val.")
+@click.option("--out", type=FOLDER, required=True, help="Student checkpoint folder to write.")
 @click.option(
     "--backbone",
     default="compact",
@@ -63,19 +62,13 @@ _NOT_WITH_QAT = (
 @click.option(
     "--qat",
     "student_dir",
-    type=_FOLDER,
+    type=FOLDER,
     help="Instead: train this student with INT8 rounding in between.",
 )
-@click.option(
-    "--save-every",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Steps between training states in OUT/states; 0 = no states.",
-)
+@save_every_option
 @click.option("--resume", is_flag=True, help="Go on from the newest states in OUT/states.")
 @device_option
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def distill(out: Path, student_dir: Path | None, as_json: bool, **options: Any) -> None:
     """Teach a compact student to answer as the teacher does, on all training photographs.
 

@@ -12,6 +12,7 @@ from train.console import (
     device_option,
     json_option,
     report_record,
+    save_every_option,
     seed_option,
     show_progress,
 )
@@ -105,13 +106,7 @@ __all__ = ["finetune", "pretrain"]
     show_default=True,
     help="Processes a rank that prepare batches from shards.",
 )
-@click.option(
-    "--save-every",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Steps between training states in OUT/states; 0 = no states.",
-)
+@save_every_option
 @click.option("--keep-states", type=click.IntRange(1), default=3, show_default=True)
 @click.option("--resume", is_flag=True, help="Go on from the newest state in OUT/states.")
 @click.option("--resume-step", type=click.IntRange(0), help="Go on from this step's state instead.")

@@ -21,6 +21,7 @@ __all__ = [
     "draws_option",
     "json_option",
     "report_record",
+    "save_every_option",
     "seed_option",
     "show_progress",
 ]
@@ -43,6 +44,13 @@ draws_option = click.option(
     default=2000,
     show_default=True,
     help="Bootstrap draws of patients.",
+)
+save_every_option = click.option(
+    "--save-every",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Steps between training states in OUT/states; 0 = no states.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
