@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.errors import ConfigError, ImageLimitError, ImageUnreadableError
-from edge_runtime.jpeg import check_jpeg_structure, exif_orientation, read_jpeg_frame
-from edge_runtime.png import (
+from edge_runtime.formats.jpeg import check_jpeg_structure, exif_orientation, read_jpeg_frame
+from edge_runtime.formats.png import (
     PNG_SIGNATURE,
     check_png_colour,
     check_png_structure,

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from edge_runtime.errors import ImageLimitError, ImageUnreadableError
-from edge_runtime.jpeg_restart import (
+from edge_runtime.formats.jpeg_restart import (
     check_restart_markers,
     num_interleaved_mcus,
     read_restart_interval,

@@ -4,7 +4,7 @@ import pytest
 from fundus_factory import centred_fundus, exif_block, jpeg_bytes, sof_offset, with_exif, with_size
 
 from edge_runtime.errors import ImageLimitError, ImageUnreadableError
-from edge_runtime.jpeg import check_jpeg_structure, exif_orientation, read_jpeg_frame
+from edge_runtime.formats.jpeg import check_jpeg_structure, exif_orientation, read_jpeg_frame
 
 
 @pytest.fixture(scope="module")
