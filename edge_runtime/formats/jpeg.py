@@ -1,325 +1,100 @@
-"""Check a JPEG file from its bytes alone: size, scans, EXIF orientation, wholeness.
+"""Decode JPEG with libjpeg-turbo, where every warning of the decoder refuses the file.
 
-A decoder's success proves nothing about a damaged file: libjpeg fills what is missing
-with grey and says so only in a warning that OpenCV drops. So the marker structure is
-walked before any decoding, and a file whose structure is not whole is refused. What this
-does not see is damage inside the entropy-coded bytes: flipped bits, zeroed or doubled
-blocks decode to other pixels without a word. Where the camera writes restart markers, their
-count shows a lost or doubled stretch; for the rest there is the camera's own SHA-256
-(`EyeImage.expected_sha256`) and nothing else that is certain.
-
-Layout of markers: ITU-T T.81 (JPEG), annex B; EXIF 2.32, section 4.6.
+libjpeg fills what is missing with grey and calls that a warning; other bindings drop it. Here
+the first warning stops the decoder (`strict`), and its words are the reason. Together with the
+marker walk that leaves only damage that decodes as another valid picture: a flipped bit, a
+doubled block. For that there is the camera's own SHA-256 (`EyeImage.expected_sha256`).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
 
-from edge_runtime.errors import ImageLimitError, ImageUnreadableError
-from edge_runtime.formats.jpeg_restart import (
-    check_restart_markers,
-    num_interleaved_mcus,
-    read_restart_interval,
-)
+import numpy as np
+import simplejpeg
 
-__all__ = [
-    "JpegFrame",
-    "JpegStructure",
-    "check_jpeg_structure",
-    "exif_orientation",
-    "read_jpeg_frame",
-]
+from edge_runtime.errors import ImageUnreadableError
+from edge_runtime.formats.exif import read_orientation
+from edge_runtime.formats.header import DecodeLimits, ImageHeader, Pixels, check_pixel_limit
+from edge_runtime.formats.icc import describe_profile, profile_warning
+from edge_runtime.formats.jpeg_markers import check_jpeg_structure, read_jpeg_frame
 
-_SOI, _EOI, _SOS, _TEM, _APP1, _DRI = 0xD8, 0xD9, 0xDA, 0x01, 0xE1, 0xDD
-_NOT_FRAMES = frozenset({0xC4, 0xC8, 0xCC})  # DHT, JPG, DAC lie between the SOFn codes
-_SUPPORTED_FRAMES = {0xC0: "baseline", 0xC1: "extended sequential", 0xC2: "progressive"}
-_PROGRESSIVE = 0xC2
-# The next marker after entropy-coded bytes: not a stuffed FF00, a restart or a fill byte.
-_NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-_EXIF_PREFIX = b"Exif\x00\x00"
-_ORIENTATION_TAG, _SHORT = 0x0112, 3
-_NUM_COEFFICIENTS = 64
-_MAX_SAMPLING = 4
+__all__ = ["JPEG_START", "JpegFile", "open_jpeg"]
+
+JPEG_START = b"\xff\xd8\xff"
 
 
 @dataclass(frozen=True, kw_only=True)
-class JpegFrame:
-    """What the frame header (SOFn) claims, before orientation.
+class JpegFile:
+    """A JPEG whose markers are whole."""
 
-    Attributes:
-        height_px: rows as stored.
-        width_px: columns as stored.
-        bits: sample precision.
-        component_ids: one id a colour component, in file order.
-        sampling: (horizontal, vertical) sampling factors, 1 to 4, one pair a component.
-        progressive: whether the coefficients arrive in several scans.
-    """
+    data: bytes
+    header: ImageHeader
+    can_reduce: bool  # lossless JPEG has no transform to leave coefficients out of
 
-    height_px: int
-    width_px: int
-    bits: int
-    component_ids: tuple[int, ...]
-    sampling: tuple[tuple[int, int], ...]
-    progressive: bool
+    @property
+    def colour_space(self) -> str:
+        """What libjpeg takes the components for, from the file's own markers: "YCbCr", "RGB"."""
+        try:
+            return str(simplejpeg.decode_jpeg_header(self.data)[2])
+        except ValueError as error:
+            raise _refused(error) from error
 
-
-@dataclass(frozen=True, kw_only=True)
-class JpegStructure:
-    """What the whole marker walk found.
-
-    Attributes:
-        num_scans: number of SOS markers.
-        exif: the TIFF block of the first EXIF segment, or None.
-        trailing_bytes: bytes after the end marker.
-    """
-
-    num_scans: int
-    exif: bytes | None
-    trailing_bytes: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Segment:
-    """One marker with its payload `data[start:end]` (empty for markers without a length).
-
-    Of a scan, `scan_end` is the offset of the marker behind its entropy-coded bytes.
-    """
-
-    marker: int
-    start: int
-    end: int
-    scan_end: int = -1
-
-
-@dataclass(kw_only=True)
-class _Walk:
-    """What `check_jpeg_structure` gathers on its way."""
-
-    scans: int = 0
-    exif: bytes | None = None
-    restart_interval: int = 0
-    point_transform: dict[int, list[int]] = field(default_factory=dict)
-
-
-def read_jpeg_frame(data: bytes) -> JpegFrame:
-    """Read the frame header without looking further.
-
-    Args:
-        data: the file's bytes, starting with the SOI marker.
-
-    Returns:
-        The claimed size and components; nothing has been allocated or decoded.
-
-    Raises:
-        ImageUnreadableError: the bytes end before a frame header, or the coding process,
-            precision or size is not supported.
-    """
-    for segment in _segments(data):
-        if _is_frame(segment.marker):
-            return _parse_frame(data, segment)
-        if segment.marker in (_SOS, _EOI):
-            break
-    raise ImageUnreadableError(
-        "JPEG holds no frame header (SOF) before its image data: the file is damaged; "
-        "export it again from the camera"
-    )
-
-
-def check_jpeg_structure(data: bytes, frame: JpegFrame, *, max_scans: int) -> JpegStructure:
-    """Walk every marker to the end of the image and refuse what is not whole.
-
-    Args:
-        data: the file's bytes.
-        frame: the header of the same bytes.
-        max_scans: most scans allowed; many scans cost time without a limit.
-
-    Returns:
-        Scans, EXIF block and bytes after the end marker.
-
-    Raises:
-        ImageUnreadableError: no end marker, missing scans, two frames, a second image, or
-            restart markers that do not fit the size and the restart interval.
-        ImageLimitError: more than `max_scans` scans.
-    """
-    walk = _Walk(point_transform={i: [-1] * _NUM_COEFFICIENTS for i in frame.component_ids})
-    frames = 0
-    for segment in _segments(data):
-        frames += _is_frame(segment.marker)
-        if segment.marker == _APP1 and walk.exif is None:
-            walk.exif = _exif_block(data, segment)
-        elif segment.marker == _DRI:
-            walk.restart_interval = read_restart_interval(data[segment.start : segment.end])
-        elif segment.marker == _SOS:
-            _count_scan(data, segment, frame, walk, max_scans)
-            _check_restarts(data, segment, frame, walk.restart_interval)
-        elif segment.marker == _EOI:
-            _check_complete(frames, walk)
-            _check_no_second_image(data, segment.end)
-            return JpegStructure(
-                num_scans=walk.scans, exif=walk.exif, trailing_bytes=len(data) - segment.end
+    def decode(self, reduction: int) -> Pixels:
+        """Decode at 1/reduction inside the inverse DCT; see `PictureFile.decode`."""
+        height, width = (-(-side // reduction) for side in self.header.stored_size_px)
+        try:
+            pixels = simplejpeg.decode_jpeg(
+                self.data, "RGB", min_height=height, min_width=width, strict=True
             )
-    raise ImageUnreadableError(
-        f"JPEG ends after {len(data)} bytes without an end marker (EOI): the file is cut; "
-        "copy it again from the camera"
-    )
-
-
-def exif_orientation(tiff: bytes) -> int | None:
-    """Read the orientation tag (0x0112) of an EXIF block.
-
-    Args:
-        tiff: the TIFF structure, starting with `II*` or `MM*`.
-
-    Returns:
-        1 to 8, or None where the tag is absent.
-
-    Raises:
-        ValueError: the block is malformed or the value is not 1 to 8.
-    """
-    if tiff[:4] not in (b"II*\x00", b"MM\x00*"):
-        raise ValueError("EXIF block has no TIFF header")
-    order: Literal["little", "big"] = "little" if tiff[:2] == b"II" else "big"
-
-    def number(start: int, size: int) -> int:
-        if start + size > len(tiff):
-            raise ValueError("EXIF block is cut")
-        return int.from_bytes(tiff[start : start + size], order)
-
-    directory = number(4, 4)
-    for index in range(number(directory, 2)):
-        entry = directory + 2 + 12 * index
-        if number(entry, 2) == _ORIENTATION_TAG:
-            value = number(entry + 8, 2)
-            if number(entry + 2, 2) != _SHORT or number(entry + 4, 4) != 1 or not 1 <= value <= 8:
-                raise ValueError(f"EXIF orientation is {value}, not 1 to 8")
-            return value
-    return None
-
-
-def _segments(data: bytes) -> Iterator[_Segment]:
-    """Yield markers in file order; stop silently where the bytes end."""
-    position = 2
-    while position + 2 <= len(data):
-        if data[position] != 0xFF:
+        except ValueError as error:
+            raise _refused(error) from error
+        if pixels.shape != (height, width, 3):
             raise ImageUnreadableError(
-                f"JPEG has byte 0x{data[position]:02x} at offset {position} where a marker must "
-                "be: the file is damaged; copy it again from the camera"
+                f"the JPEG decoder returned {pixels.shape} instead of {(height, width, 3)}: the "
+                "file is damaged; copy it again from the camera"
             )
-        marker = data[position + 1]
-        if marker == 0xFF:  # fill byte
-            position += 1
-            continue
-        if marker in (_TEM, _EOI) or 0xD0 <= marker <= _SOI:
-            yield _Segment(marker=marker, start=position + 2, end=position + 2)
-            position += 2
-            continue
-        length = int.from_bytes(data[position + 2 : position + 4], "big")
-        end = position + 2 + length
-        if length < 2 or end > len(data):
-            return
-        start, position = position + 4, end
-        if marker == _SOS:
-            found = _NEXT_MARKER.search(data, end)
-            if found is None:
-                return
-            position = found.start()
-        yield _Segment(marker=marker, start=start, end=end, scan_end=position)
+        return np.asarray(pixels, np.uint8)
 
 
-def _is_frame(marker: int) -> bool:
-    return 0xC0 <= marker <= 0xCF and marker not in _NOT_FRAMES
+def open_jpeg(data: bytes, limits: DecodeLimits) -> JpegFile:
+    """Check a JPEG's header and walk its markers.
 
+    Args:
+        data: the file's bytes, beginning with `JPEG_START`.
+        limits: of pixels and scans.
 
-def _parse_frame(data: bytes, segment: _Segment) -> JpegFrame:
-    """Parse SOFn: precision, height, width, components (T.81, B.2.2)."""
-    if segment.marker not in _SUPPORTED_FRAMES:
-        raise ImageUnreadableError(
-            f"JPEG coding process SOF{segment.marker - 0xC0} is not supported; save the image as "
-            f"one of: {', '.join(_SUPPORTED_FRAMES.values())}"
-        )
-    body = data[segment.start : segment.end]
-    if len(body) < 6 or len(body) != 6 + 3 * body[5]:
-        raise ImageUnreadableError("JPEG frame header (SOF) is malformed: the file is damaged")
-    frame = JpegFrame(
-        bits=body[0],
-        height_px=int.from_bytes(body[1:3], "big"),
-        width_px=int.from_bytes(body[3:5], "big"),
-        component_ids=tuple(body[6 + 3 * i] for i in range(body[5])),
-        sampling=tuple((body[7 + 3 * i] >> 4, body[7 + 3 * i] & 0x0F) for i in range(body[5])),
-        progressive=segment.marker == _PROGRESSIVE,
+    Raises:
+        ImageUnreadableError: cut, damaged, or not three components of 8 bits.
+        ImageLimitError: more pixels or scans than the limits.
+    """
+    frame = read_jpeg_frame(data)
+    check_pixel_limit(frame.height_px, frame.width_px, limits)
+    count = len(frame.component_ids)
+    if count == 1:
+        raise ImageUnreadableError("not a colour fundus photograph: one channel (grayscale JPEG)")
+    if count != 3:
+        kind = "CMYK" if count == 4 else "unknown colours"
+        raise ImageUnreadableError(f"JPEG has {count} components ({kind}); export it as RGB")
+    structure = check_jpeg_structure(data, frame, max_scans=limits.max_scans)
+    orientation, warnings = read_orientation(structure.exif)
+    profile = structure.icc_profile
+    description = None if profile is None else describe_profile(profile)
+    if structure.trailing_bytes:
+        warnings += (f"{structure.trailing_bytes} bytes after the end of the JPEG were ignored",)
+    header = ImageHeader(
+        format="jpeg",
+        stored_size_px=(frame.height_px, frame.width_px),
+        num_scans=structure.num_scans,
+        orientation=orientation,
+        icc_profile=description,
+        trailing_bytes=structure.trailing_bytes,
+        warnings=warnings + profile_warning(description),
     )
-    if frame.height_px == 0 or frame.width_px == 0:
-        raise ImageUnreadableError(
-            f"JPEG claims {frame.width_px}x{frame.height_px} pixels: sizes given later (DNL) are "
-            "not supported; export the image again"
-        )
-    if frame.bits != 8:
-        raise ImageUnreadableError(f"JPEG has {frame.bits} bits a sample; save it with 8")
-    if not all(1 <= factor <= _MAX_SAMPLING for pair in frame.sampling for factor in pair):
-        raise ImageUnreadableError(
-            f"JPEG has sampling factors {frame.sampling}, not 1 to {_MAX_SAMPLING}: the file is "
-            "damaged; copy it again from the camera"
-        )
-    return frame
+    return JpegFile(data=data, header=header, can_reduce=not frame.lossless)
 
 
-def _exif_block(data: bytes, segment: _Segment) -> bytes | None:
-    body = data[segment.start : segment.end]
-    return body[len(_EXIF_PREFIX) :] if body.startswith(_EXIF_PREFIX) else None
-
-
-def _count_scan(
-    data: bytes, segment: _Segment, frame: JpegFrame, walk: _Walk, max_scans: int
-) -> None:
-    """Record which coefficients this scan delivers, and to which bit (T.81, B.2.3, G.1.1.1)."""
-    walk.scans += 1
-    if walk.scans > max_scans:
-        raise ImageLimitError(
-            f"JPEG has more than {max_scans} scans: refused, because each costs a full pass; "
-            "save it as baseline JPEG"
-        )
-    body = data[segment.start : segment.end]
-    count = body[0] if body else 0
-    if count == 0 or len(body) != 4 + 2 * count:
-        raise ImageUnreadableError("JPEG scan header (SOS) is malformed: the file is damaged")
-    first, last, low_bit = 0, _NUM_COEFFICIENTS - 1, 0
-    if frame.progressive:
-        first, last, low_bit = body[-3], min(body[-2], _NUM_COEFFICIENTS - 1), body[-1] & 0x0F
-    for index in range(count):
-        levels = walk.point_transform.get(body[1 + 2 * index])
-        if levels is None:
-            raise ImageUnreadableError("JPEG scan names an unknown component: the file is damaged")
-        levels[first : last + 1] = [low_bit] * (last + 1 - first)
-
-
-def _check_restarts(data: bytes, segment: _Segment, frame: JpegFrame, interval: int) -> None:
-    """Check the restart markers where their number is known: one baseline scan of everything."""
-    num_components = len(frame.component_ids)
-    interleaved = num_components > 1 and data[segment.start] == num_components
-    if frame.progressive or not interleaved:
-        return
-    num_mcus = num_interleaved_mcus(frame.width_px, frame.height_px, frame.sampling)
-    check_restart_markers(data, segment.end, segment.scan_end, interval=interval, num_mcus=num_mcus)
-
-
-def _check_complete(frames: int, walk: _Walk) -> None:
-    """Every coefficient of every component must have arrived down to its last bit."""
-    if frames != 1:
-        raise ImageUnreadableError(f"JPEG has {frames} frame headers instead of 1")
-    missing = sum(any(levels) for levels in walk.point_transform.values())
-    if missing:
-        raise ImageUnreadableError(
-            f"JPEG ends before {missing} of its {len(walk.point_transform)} colour components are "
-            f"complete ({walk.scans} scans found): the file is cut; copy it again from the camera"
-        )
-
-
-def _check_no_second_image(data: bytes, end: int) -> None:
-    """Two joined files: which eye, and whose, is not for this program to guess."""
-    if data[end : end + 3] == b"\xff\xd8\xff":
-        raise ImageUnreadableError(
-            f"JPEG is followed by a second image at byte {end}; give one image a file"
-        )
+def _refused(error: ValueError) -> ImageUnreadableError:
+    return ImageUnreadableError(
+        f"the JPEG decoder says: {error}; the file is damaged, copy it again from the camera"
+    )
