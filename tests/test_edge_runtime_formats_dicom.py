@@ -334,3 +334,19 @@ def test_nothing_of_the_patient_leaves(caplog, capsys):
     for word in (NAME, PATIENT_ID, "SECRET", "JANE"):
         assert word not in text
     assert len(said) == 5
+
+
+def test_why_jpeg_2000_is_refused(tmp_path, rng):
+    """Its decoder returns a picture for a page of zeros; a strict one would lift the refusal."""
+    import pydicom
+    from pydicom.encaps import encapsulate
+
+    image = centred_fundus(256)
+    image = np.clip(image + rng.integers(-4, 5, image.shape), 0, 255).astype(np.uint8)
+    frame = gdcm_frame(image, JPEG_2000, tmp_path)
+    middle = len(frame) // 2
+    data = photo_bytes(image, syntax=JPEG_2000, frame=frame)
+    dataset = pydicom.dcmread(io.BytesIO(data))
+    dataset.PixelData = encapsulate([frame[:middle] + bytes(2048) + frame[middle + 2048 :]])
+    dataset.pixel_array_options(decoding_plugin="gdcm")
+    assert not np.array_equal(dataset.pixel_array, image)
