@@ -350,3 +350,22 @@ def test_why_jpeg_2000_is_refused(tmp_path, rng):
     dataset.PixelData = encapsulate([frame[:middle] + bytes(2048) + frame[middle + 2048 :]])
     dataset.pixel_array_options(decoding_plugin="gdcm")
     assert not np.array_equal(dataset.pixel_array, image)
+
+
+def test_an_element_twice_is_refused():
+    """Readers differ in which one they take; here it is the eye."""
+    right = struct.pack("<HH2sH", 0x20, 0x62, b"CS", 2) + b"R "
+    data = photo_bytes(EYE)
+    assert data.count(right) == 1
+    with pytest.raises(ImageUnreadableError, match="out of order"):
+        inspect_image(data.replace(right, right + right[:-2] + b"L "))
+
+
+def test_a_cut_deflated_data_set_is_refused():
+    data = photo_bytes(EYE, syntax=DEFLATED)
+    assert decode_image(data).laterality == "OD"
+    for cut in range(2, 40):
+        with pytest.raises(ImageUnreadableError, match="cut or damaged"):
+            inspect_image(data[:-cut])
+    with pytest.raises(ImageUnreadableError, match="does not end where the file ends"):
+        inspect_image(data + b"more")
