@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ENGINES",
+    "MAX_CALLERS",
     "PRECISIONS",
     "TENSORRT_PRECISIONS",
     "Engine",
@@ -37,6 +38,7 @@ __all__ = [
 ENGINES = ("auto", "onnxruntime", "tensorrt")
 PRECISIONS = ("fp32", "int8")  # of every engine
 TENSORRT_PRECISIONS = ("fp32", "fp16", "int8")
+MAX_CALLERS = 64  # more threads than any camera has cores; an engine may allow fewer
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -89,6 +91,10 @@ class Engine(Protocol):
     @property
     def facts(self) -> EngineFacts:
         """What it runs on, and what it had to do without."""
+
+    @property
+    def max_callers(self) -> int:
+        """How many threads may call `run` at the same time without one being refused."""
 
     def run(self, image_nhwc: NDArray[np.uint8], *, timeout_s: float | None = None) -> ModelOutput:
         """Run one picture, uint8 (1, S, S, 3) RGB.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge_runtime.engines import EngineFacts, ModelOutput
+from edge_runtime.engines import MAX_CALLERS, EngineFacts, ModelOutput
 from edge_runtime.engines.io_contract import (
     INPUT_NAME,
     OUTPUT_NAMES,
@@ -29,6 +29,7 @@ class OrtEngine:
     """One shared `InferenceSession`; its `run` is thread-safe and keeps no buffer of ours."""
 
     name = "onnxruntime"
+    max_callers = MAX_CALLERS
 
     def __init__(
         self,
