@@ -65,6 +65,7 @@ class ScreenRequest:
     trusted_keys: Path | None
     allow_unproven_int8: bool
     engine: str
+    provider: str
     cache_dir: Path | None
 
 
@@ -105,6 +106,7 @@ def run_screen(request: ScreenRequest, *, as_json: bool) -> int:
         trusted_keys=request.trusted_keys,
         allow_unproven_int8=request.allow_unproven_int8,
         engine=request.engine,
+        provider=request.provider,
         precision=request.precision,
         cache_dir=request.cache_dir,
     ) as screener:

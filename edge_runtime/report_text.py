@@ -228,7 +228,8 @@ def doctor_text(report: DoctorReport) -> str:
         + (f", {report.device_model}" if report.device_model else ""),
         f"packages   {packages}",
         f"CPU        {', '.join(report.cpu_features) or 'no INT8 instructions recognised'}",
-        f"providers  {', '.join(report.providers) or 'none'}",
+        f"providers  {', '.join(report.providers) or 'none'} "
+        f"(--provider {' or '.join(report.askable_providers) or 'none'})",
         f"CUDA       {bindings}",
         f"engine     {report.engine or 'NONE'}: {report.engine_reason}",
         *_tensorrt_lines(report.tensorrt),

@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bundle_factory import BuiltBundle, build_bundle, fundus_png
+from screener_factory import GOOD, OTHER, FakeEngine
 
 from edge_runtime import eye_pipeline
 from edge_runtime.bundle import Bundle, read_bundle
-from edge_runtime.engines import EngineFacts, ModelOutput
+from edge_runtime.engines import ModelOutput
 from edge_runtime.errors import (
     BundleFormatError,
     BundleSignatureError,
@@ -31,43 +32,6 @@ from edge_runtime.manifest import SYNTHETIC_WARNING, AbstentionBand
 from edge_runtime.preprocess import load_for_model
 from edge_runtime.result import Decision, ScreeningResult
 from edge_runtime.screener import FP32_WARNING, SAME_IMAGE, UNPROVEN_WARNING, Screener
-
-GOOD = fundus_png()
-OTHER = fundus_png(seed=1)
-
-
-class FakeEngine:
-    """An engine whose answer, or whose failure, the test chooses."""
-
-    name = "onnxruntime"
-    precision = "int8"
-    facts = EngineFacts()
-
-    def __init__(
-        self,
-        logits: tuple[float, float] = (-3.0, -3.0),
-        *,
-        gradability: float = 3.0,
-        before: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.logits, self.gradability, self.before = logits, gradability, before
-        self.num_runs = 0
-        self.timeout_s: float | None = None
-
-    def run(self, image_nhwc: np.ndarray, *, timeout_s: float | None = None) -> ModelOutput:
-        self.timeout_s = timeout_s
-        assert image_nhwc.ndim == 4
-        self.num_runs += 1
-        self.before()
-        return ModelOutput(
-            logits=np.array(self.logits, np.float32),
-            gradability_logit=self.gradability,
-            embedding=np.zeros(4, np.float32),
-            evidence=np.full((2, 3, 3), self.logits[0], np.float32),
-        )
-
-    def close(self) -> None:
-        """Nothing to release."""
 
 
 @pytest.fixture(scope="module")
