@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from bundle_factory import fundus_png
 
+from edge_runtime.bundle import Bundle
 from edge_runtime.engines import EngineFacts, ModelOutput
+from edge_runtime.manifest import AbstentionBand
 
 GOOD = fundus_png()
 OTHER = fundus_png(seed=1)
@@ -46,3 +49,11 @@ class FakeEngine:
 
     def close(self) -> None:
         """Nothing to release."""
+
+
+def with_band(bundle: Bundle, low: float) -> Bundle:
+    """The bundle with an abstention band on its first label."""
+    first, second = bundle.manifest.labels
+    band = AbstentionBand(low=low, risk=0.1, num_patients=40)
+    labels = (replace(first, abstention=band), second)
+    return replace(bundle, manifest=replace(bundle.manifest, labels=labels))
