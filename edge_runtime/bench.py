@@ -183,15 +183,15 @@ def _one_round(
     screener: Screener, images: Sequence[bytes], samples: dict[str, list[float]], *, keep: bool
 ) -> None:
     for index, data in enumerate(images):
-        eye = screener.screen(data).eyes[0]
-        if not eye.labels:
+        field = screener.screen(data).eyes[0].fields[0]
+        if not field.labels:
             raise ImageUnreadableError(
                 f"bench picture {index + 1} does not reach the model "
-                f"({', '.join(eye.quality.reasons)}); give a gradable fundus photograph"
+                f"({', '.join(field.quality.reasons)}); give a gradable fundus photograph"
             )
         decode_ms = _decode_ms(screener.bundle, data)
         if keep:
-            for stage, value_ms in {"decode": decode_ms, **eye.timings_ms}.items():
+            for stage, value_ms in {"decode": decode_ms, **field.timings_ms}.items():
                 samples[stage].append(value_ms)
 
 

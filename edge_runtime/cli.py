@@ -50,6 +50,13 @@ _engine = click.option(
     show_default=True,
     help="auto: TensorRT where its engine was built, else ONNX Runtime; the result says which.",
 )
+_provider = click.option(
+    "--provider",
+    type=click.Choice(["cpu", "cuda", "tensorrt"]),
+    default="cpu",
+    show_default=True,
+    help="Of --engine onnxruntime: what runs the graph; nothing runs in its place.",
+)
 _cache_dir = click.option(
     "--cache-dir",
     type=click.Path(path_type=Path, file_okay=False),
@@ -101,6 +108,7 @@ main.add_command(engine)
     help="Take an INT8 model whose gate did not pass; every result says so.",
 )
 @_engine
+@_provider
 @_cache_dir
 @_trusted_keys
 @_json
@@ -114,6 +122,7 @@ def screen(
     precision: str,
     allow_unproven_int8: bool,
     engine: str,
+    provider: str,
     cache_dir: Path | None,
     trusted_keys: Path | None,
     as_json: bool,
@@ -141,6 +150,7 @@ def screen(
         trusted_keys=trusted_keys,
         allow_unproven_int8=allow_unproven_int8,
         engine=engine,
+        provider=provider,
         cache_dir=cache_dir,
     )
     click.get_current_context().exit(run_screen(request, as_json=as_json))

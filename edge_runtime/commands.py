@@ -65,6 +65,7 @@ class ScreenRequest:
     trusted_keys: Path | None
     allow_unproven_int8: bool
     engine: str
+    provider: str
     cache_dir: Path | None
 
 
@@ -105,6 +106,7 @@ def run_screen(request: ScreenRequest, *, as_json: bool) -> int:
         trusted_keys=request.trusted_keys,
         allow_unproven_int8=request.allow_unproven_int8,
         engine=request.engine,
+        provider=request.provider,
         precision=request.precision,
         cache_dir=request.cache_dir,
     ) as screener:
@@ -228,13 +230,14 @@ def _write_layers(bundle: Bundle, request: BenchRequest, path: Path) -> None:
 
 
 def _write_overlays(folder: Path, index: int, result: ScreeningResult) -> None:
-    """Write one PNG an eye that was run; names carry the position, never a file name."""
-    for eye in result.eyes:
-        if eye.evidence is None:
+    """Write one PNG a field that was run; names carry the position, never a file name."""
+    pairs = [(eye.eye, k, one) for eye in result.eyes for k, one in enumerate(eye.fields, start=1)]
+    for eye, number, field in pairs:
+        if field.evidence is None:
             continue
-        path = folder / f"{index:04d}_{eye.eye}.png"
+        path = folder / f"{index:04d}_{eye}{'' if number == 1 else f'_{number}'}.png"
         try:
-            path.write_bytes(overlay_png(eye))
+            path.write_bytes(overlay_png(eye, field))
         except OSError as error:
             raise ConfigError(f"{path} cannot be written ({error.strerror})") from error
 

@@ -2,20 +2,30 @@
 
 The rules, in order:
 
-1. An eye is ungradable unless its image passed the quality gate AND the model's P(gradable)
-   reaches its threshold AND at least one label was computed. A positive label does not change
-   that: probabilities of an image that cannot be judged mean nothing, so the eye says
-   'ungradable' (which asks for a new picture or a referral) and not 'refer'.
-2. A gradable eye refers when any label is positive (probability >= threshold). Otherwise it is
+1. A field (one picture of an eye) is ungradable unless its image passed the quality gate AND the
+   model's P(gradable) reaches its threshold AND at least one label was computed. A positive label
+   does not change that: probabilities of an image that cannot be judged mean nothing, so the field
+   says 'ungradable' (which asks for a new picture or a referral) and not 'refer'.
+2. A gradable field refers when any label is positive (probability >= threshold). Otherwise it is
    ungradable when any label is doubtful (in the abstention band below the threshold, if the bundle
    has one), else 'no refer'.
-3. An examination refers when any eye refers; otherwise it is ungradable when any eye is, or when
+3. A file that lies under two fields of an examination clears neither: an eye, or a part of one,
+   was never photographed, and which one nobody knows. A 'no refer' that rests on such a file is
+   ungradable; a 'refer' stands, because it is the safe answer for either.
+4. An eye refers when any of its fields refers. It is 'no refer' only when at least as many fields
+   were given as the protocol asks for and every field given is 'no refer'. Otherwise it is
+   ungradable. Pictures beyond the protocol are fields like the others: each can refer, each must
+   be clear. That never clears an eye which the protocol's own pictures would not clear, whereas
+   to refuse the examination would leave a patient without an answer; what it costs is
+   specificity, because operating points are set on single pictures.
+5. An examination refers when any eye refers; otherwise it is ungradable when any eye is, or when
    there is none; only an examination whose every eye is 'no refer' is 'no refer'.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from edge_runtime.errors import EngineError
@@ -25,8 +35,10 @@ __all__ = [
     "Decision",
     "decide_label",
     "eye_disposition",
+    "field_disposition",
     "patient_disposition",
     "probability",
+    "rests_on_shared_file",
     "sigmoid",
 ]
 
@@ -77,7 +89,7 @@ def decide_label(
     )
 
 
-def eye_disposition(
+def field_disposition(
     *,
     quality_passed: bool,
     gradable_probability: float | None,
@@ -85,7 +97,7 @@ def eye_disposition(
     labels_positive: Sequence[bool],
     labels_doubtful: Sequence[bool] = (),
 ) -> Decision:
-    """Judge one eye (rules 1 and 2 of the module).
+    """Judge one picture of an eye (rules 1 and 2 of the module).
 
     Args:
         quality_passed: Whether the image was read and passed the quality gate.
@@ -103,8 +115,37 @@ def eye_disposition(
     return Decision.UNGRADABLE if any(labels_doubtful) else Decision.NO_REFER
 
 
+def rests_on_shared_file(fields: Sequence[tuple[Decision, str | None]]) -> list[bool]:
+    """Say which fields of one examination lose their 'no refer' to rule 3.
+
+    Args:
+        fields: Disposition and SHA-256 of the file, of every field of every eye; None for a file
+            that was not read, which is shared with nothing.
+    """
+    counts = Counter(sha256 for _, sha256 in fields)
+    return [
+        disposition is Decision.NO_REFER and sha256 is not None and counts[sha256] > 1
+        for disposition, sha256 in fields
+    ]
+
+
+def eye_disposition(fields: Sequence[Decision], *, fields_per_eye: int) -> Decision:
+    """Judge one eye by its fields (rule 4 of the module).
+
+    Args:
+        fields: One entry a picture given, after rule 3.
+        fields_per_eye: How many the protocol asks for, at least 1.
+    """
+    if Decision.REFER in fields:
+        return Decision.REFER
+    complete = len(fields) >= max(1, fields_per_eye)
+    if complete and all(one is Decision.NO_REFER for one in fields):
+        return Decision.NO_REFER
+    return Decision.UNGRADABLE
+
+
 def patient_disposition(eyes: Iterable[Decision]) -> Decision:
-    """Judge one examination by its worst eye (rule 3 of the module)."""
+    """Judge one examination by its worst eye (rule 5 of the module)."""
     dispositions = list(eyes)
     if Decision.REFER in dispositions:
         return Decision.REFER

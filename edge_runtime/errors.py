@@ -14,7 +14,7 @@
     │   ├── CudaError                   a CUDA call failed; the engine cannot be used again
     │   ├── EngineBusyError             too many waiting, or not answered in time
     │   └── EngineNotBuiltError         TensorRT is there, its engine for this bundle is not
-    ├── DataError                   6   a data set breaks its contract
+    ├── DataError                   6   a data set, or a stored result, breaks its contract
     ├── CheckpointError             7   a checkpoint cannot be read or does not fit
     ├── GateRefusedError            8   INT8 is not shown to be as good as FP32; it is not used
     ├── ParityError                 9   an exported graph differs from its source
@@ -116,7 +116,7 @@ class EngineNotBuiltError(EngineError):
 
 
 class DataError(EdgeScreenError):
-    """A data set breaks the contract of its index."""
+    """A data set breaks the contract of its index, or a stored result that of its schema."""
 
     exit_code = 6
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_runtime.errors import ConfigError
 
-__all__ = ["EYES", "Examination", "EyeImage", "ImageSource"]
+__all__ = ["EYES", "MAX_FIELDS", "Examination", "EyeImage", "ImageSource"]
 
 EYES = ("OD", "OS", "unspecified")
+MAX_FIELDS = 2
 ImageSource = bytes | Path | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class EyeImage:
-    """One picture of one eye.
+    """One picture of one eye; a second one of the same eye is its second field.
 
     Attributes:
         eye: "OD" (right), "OS" (left) or "unspecified".
@@ -46,38 +48,78 @@ class EyeImage:
 
 @dataclass(frozen=True, kw_only=True)
 class Examination:
-    """The eyes of one patient that are decided together. Every eye listed is expected."""
+    """The pictures of one patient that are decided together. Every picture listed is expected.
 
-    eyes: tuple[EyeImage, ...]
+    Attributes:
+        images: One or two pictures an eye. Which two fields they are (macula and disc, say) is
+            for the protocol of the bundle; the order is kept in the result.
+        examination_id: Copied into the result.
+    """
+
+    images: tuple[EyeImage, ...]
     examination_id: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse no eye, one eye twice, and an unspecified eye beside another."""
-        names = [eye.eye for eye in self.eyes]
+        """Refuse no picture, a third one of an eye, and an unspecified eye beside another."""
+        names = [image.eye for image in self.images]
         if not names:
             raise ConfigError("the examination lists no eye; give at least one EyeImage")
-        if len(set(names)) != len(names):
-            raise ConfigError(f"the examination lists an eye twice: {names}; give one image an eye")
-        if len(names) > 1 and "unspecified" in names:
+        crowded = sorted({name for name in names if names.count(name) > MAX_FIELDS})
+        if crowded:
+            raise ConfigError(
+                f"the examination lists more than {MAX_FIELDS} pictures of {', '.join(crowded)}; "
+                "give one or two fields an eye"
+            )
+        if len(set(names)) > 1 and "unspecified" in names:
             raise ConfigError(f"the examination mixes eyes {names}; name every eye OD or OS")
+
+    @property
+    def by_eye(self) -> Mapping[str, tuple[EyeImage, ...]]:
+        """The pictures of each eye, both in the order given."""
+        eyes = dict.fromkeys(image.eye for image in self.images)
+        return {eye: tuple(one for one in self.images if one.eye == eye) for eye in eyes}
 
     @classmethod
     def single(
         cls,
-        source: ImageSource,
+        source: ImageSource | Sequence[ImageSource],
         *,
         eye: str = "unspecified",
         expected_sha256: str | None = None,
         examination_id: str | None = None,
     ) -> Examination:
-        """Return an examination that expects one eye."""
-        image = EyeImage(eye=eye, source=source, expected_sha256=expected_sha256)
-        return cls(eyes=(image,), examination_id=examination_id)
+        """Return an examination that expects one eye: one picture, or a sequence of its fields.
+
+        Raises:
+            ConfigError: `expected_sha256` for several fields; give an `EyeImage` for each.
+        """
+        sources = _fields(source)
+        if expected_sha256 is not None and len(sources) != 1:
+            raise ConfigError("expected_sha256 belongs to one picture; give an EyeImage for each")
+        images = tuple(
+            EyeImage(eye=eye, source=one, expected_sha256=expected_sha256) for one in sources
+        )
+        return cls(images=images, examination_id=examination_id)
 
     @classmethod
     def both(
-        cls, *, od: ImageSource, os: ImageSource, examination_id: str | None = None
+        cls,
+        *,
+        od: ImageSource | Sequence[ImageSource],
+        os: ImageSource | Sequence[ImageSource],
+        examination_id: str | None = None,
     ) -> Examination:
-        """Return an examination that expects both eyes; None is a missing picture."""
-        eyes = (EyeImage(eye="OD", source=od), EyeImage(eye="OS", source=os))
-        return cls(eyes=eyes, examination_id=examination_id)
+        """Return an examination that expects both eyes; None is a missing picture.
+
+        Each eye is one picture, or a sequence of its fields.
+        """
+        images = [EyeImage(eye="OD", source=one) for one in _fields(od)]
+        images += [EyeImage(eye="OS", source=one) for one in _fields(os)]
+        return cls(images=tuple(images), examination_id=examination_id)
+
+
+def _fields(source: ImageSource | Sequence[ImageSource]) -> tuple[ImageSource, ...]:
+    """Return the fields of an eye; an empty sequence is one missing picture."""
+    if isinstance(source, list | tuple):
+        return tuple(source) or (None,)
+    return (source,)  # type: ignore[return-value]  # bytes are a sequence, too

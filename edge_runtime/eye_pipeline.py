@@ -1,6 +1,6 @@
-"""One eye from its file to its answer, with the time of every stage and a reason for every stop.
+"""One picture of an eye from its file to its answer: every stage timed, every stop with a reason.
 
-Nothing raised in here leaves: an eye that cannot be judged comes back 'ungradable'. Texts in the
+Nothing raised in here leaves: a picture that cannot be judged comes back 'ungradable'. Texts in the
 answer never contain a path or a file name, because results are stored and logged by others.
 """
 
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edge_runtime.decision import decide_label, eye_disposition, probability
+from edge_runtime.decision import decide_label, field_disposition, probability
 from edge_runtime.engines import Engine, ModelOutput
 from edge_runtime.errors import (
     EngineBusyError,
@@ -29,7 +29,7 @@ from edge_runtime.image import DecodedImage, DecodeLimits
 from edge_runtime.manifest import LabelSpec, Manifest
 from edge_runtime.preprocess import Preprocessed, PreprocessSpec, load_for_model
 from edge_runtime.quality import QualityLimits, assess_image
-from edge_runtime.result import Evidence, EyeQuality, EyeResult, LabelResult
+from edge_runtime.result import Evidence, EyeQuality, FieldResult, LabelResult
 
 __all__ = ["DOUBTFUL", "LOW_GRADABILITY", "STAGES", "EyePipeline", "StageClock"]
 
@@ -145,8 +145,8 @@ class EyePipeline:
 
     def screen(
         self, eye: EyeImage, *, evidence: bool = False, deadline_at: float | None = None
-    ) -> tuple[EyeResult, tuple[str, ...]]:
-        """Judge one eye; return its result and warnings. Never raises for what the eye holds."""
+    ) -> tuple[FieldResult, tuple[str, ...]]:
+        """Judge one picture; return its result and warnings. Never raises for what it holds."""
         draft, clock = _Draft(), StageClock(deadline_at)
         try:
             self._fill(draft, eye, clock, evidence=evidence)
@@ -154,7 +154,13 @@ class EyePipeline:
             draft.refuse(error)
             level = logging.INFO if isinstance(error, _EXPECTED) else logging.ERROR
             _log.log(level, "eye %s: %s (%s)", eye.eye, draft.reasons[0], type(error).__name__)
-        return self._finish(draft, eye, clock), draft.warnings
+        return self._finish(draft, clock), draft.warnings
+
+    def refused(self, error: Exception) -> FieldResult:
+        """Return a field that is ungradable because of an error outside of its stages."""
+        draft = _Draft()
+        draft.refuse(error)
+        return self._finish(draft, StageClock())
 
     def _fill(self, draft: _Draft, eye: EyeImage, clock: StageClock, *, evidence: bool) -> None:
         with clock.stage("read"):
@@ -212,12 +218,11 @@ class EyePipeline:
             field_of_view_px=(circle.cx_px * k, circle.cy_px * k, circle.radius_px * k),
         )
 
-    def _finish(self, draft: _Draft, eye: EyeImage, clock: StageClock) -> EyeResult:
+    def _finish(self, draft: _Draft, clock: StageClock) -> FieldResult:
         _, gradable_threshold = _operating_point(self.manifest.gradability)
-        return EyeResult(
-            eye=eye.eye,
+        return FieldResult(
             image_sha256=draft.image_sha256,
-            disposition=eye_disposition(
+            disposition=field_disposition(
                 quality_passed=draft.error is None and not draft.reasons,
                 gradable_probability=draft.gradable_probability,
                 gradable_threshold=gradable_threshold,

@@ -65,8 +65,8 @@ class Protocol:
     cameras: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """Refuse no field, an impossible angle and a missing camera list."""
-        require_count("fields_per_eye", self.fields_per_eye)
+        """Refuse a count of fields but 1 or 2, an impossible angle, a missing camera list."""
+        require(self.fields_per_eye in (1, 2), "fields_per_eye", self.fields_per_eye, "1 or 2")
         require(0.0 < self.field_degrees <= 200.0, "field_degrees", self.field_degrees, "in 0..200")
         require(len(self.cameras) > 0, "cameras", self.cameras, "at least one camera family")
         for camera in self.cameras:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_runtime.result import EVIDENCE_CAPTION, Evidence, EyeResult
+from edge_runtime.result import EVIDENCE_CAPTION, Evidence, FieldResult
 
 __all__ = ["overlay_png"]
 
@@ -18,22 +18,26 @@ _AGAINST_RGB = np.array([0, 110, 255], np.float32)
 _MAX_OPACITY = 0.6
 
 
-def overlay_png(eye: EyeResult) -> bytes:
+def overlay_png(eye: str, field: FieldResult) -> bytes:
     """Return a PNG: the picture, then one tile a label with its evidence on top.
 
-    All tiles share one colour scale, the largest absolute evidence of the eye, so that a label
+    All tiles share one colour scale, the largest absolute evidence of the field, so that a label
     without evidence looks empty.
 
+    Args:
+        eye: Which eye, for the title.
+        field: One picture of it.
+
     Raises:
-        ValueError: If the eye carries no evidence.
+        ValueError: If the field carries no evidence, or was read back without its picture.
     """
-    if eye.evidence is None:
-        raise ValueError("the eye has no evidence maps; screen with evidence=True")
-    evidence = eye.evidence
+    evidence = field.evidence
+    if evidence is None or evidence.image_hwc is None:
+        raise ValueError("the field has no evidence maps; screen with evidence=True")
     picture = _resize(evidence.image_hwc).astype(np.uint8)
     scale = float(np.abs(evidence.maps_lhw).max()) or 1.0
-    tiles = [_titled(picture, f"{eye.eye}: {eye.disposition.value}")]
-    for index, label in enumerate(eye.labels):
+    tiles = [_titled(picture, f"{eye}: {field.disposition.value}")]
+    for index, label in enumerate(field.labels):
         title = f"{label.name} {label.probability:.2f} / {label.threshold:.2f}"
         tiles.append(_titled(_blend(picture, evidence, index, scale), title))
     sheet = np.concatenate(tiles, axis=1)
@@ -56,7 +60,9 @@ def _blend(
     return np.asarray(np.clip(np.rint(mixed), 0, 255), np.uint8)
 
 
-def _resize(image: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
+def _resize(
+    image: NDArray[np.uint8] | NDArray[np.float32] | NDArray[np.float64],
+) -> NDArray[np.float32]:
     resized = cv2.resize(image, (_TILE_PX, _TILE_PX), interpolation=cv2.INTER_LINEAR)
     return np.asarray(resized, np.float32)
 

@@ -13,7 +13,7 @@ from edge_runtime.engines import Engine, EngineFacts
 from edge_runtime.engines.trt_survey import TrtSurvey
 from edge_runtime.eye_pipeline import DOUBTFUL
 from edge_runtime.manifest import SYNTHETIC_WARNING, LabelSpec
-from edge_runtime.result import NOTICE, Decision, EyeResult, ScreeningResult
+from edge_runtime.result import NOTICE, Decision, EyeResult, FieldResult, ScreeningResult
 from edge_runtime.verify import VerificationReport
 
 __all__ = [
@@ -47,20 +47,26 @@ def screening_text(result: ScreeningResult, paths: Sequence[Path | None], index:
 def _eye_lines(eye: EyeResult, name: str, index: int) -> Iterator[str]:
     which = "EYE" if eye.eye == "unspecified" else eye.eye
     yield f"[{index}] {which:<14}  {WORDS[eye.disposition]:<12}  {name}"
-    if eye.quality.reasons:
-        yield f"    reason: {', '.join(eye.quality.reasons)}"
-    if eye.error is not None:
-        yield f"    {printable(eye.error)}"
-    if eye.quality.gradable_probability is not None:
-        found, needed = _told_apart(
-            eye.quality.gradable_probability, eye.quality.gradable_threshold
-        )
+    for number, field in enumerate(eye.fields, start=1):
+        if len(eye.fields) > 1:
+            yield f"    field {number} of {len(eye.fields)}: {WORDS[field.disposition]}"
+        yield from _field_lines(field)
+
+
+def _field_lines(field: FieldResult) -> Iterator[str]:
+    quality = field.quality
+    if quality.reasons:
+        yield f"    reason: {', '.join(quality.reasons)}"
+    if field.error is not None:
+        yield f"    {printable(field.error)}"
+    if quality.gradable_probability is not None:
+        found, needed = _told_apart(quality.gradable_probability, quality.gradable_threshold)
         yield f"    gradable: {found} (at least {needed} is needed)"
-    if eye.labels:
+    if field.labels:
         yield f"    {'label':<24}{'probability':>12}{'threshold':>12}  decision"
-    for label in eye.labels:
+    for label in field.labels:
         word = "POSITIVE" if label.is_positive else label.decision
-        if eye.disposition is Decision.UNGRADABLE and DOUBTFUL not in eye.quality.reasons:
+        if field.disposition is Decision.UNGRADABLE and DOUBTFUL not in quality.reasons:
             word = "not used"  # a probability of a picture that cannot be judged means nothing
         found, needed = _told_apart(label.probability, label.threshold)
         yield f"    {label.name:<24}{found:>12}{needed:>12}  {word}"
@@ -92,7 +98,8 @@ def bundle_text(bundle: Bundle) -> str:
         *_synthetic_lines(manifest.is_synthetic),
         f"SHA-256    {bundle.sha256}",
         f"signature  {signed if bundle.key_id else 'NOT CHECKED (--allow-unsigned)'}",
-        f"protocol   {protocol.fields_per_eye} field(s) an eye, {protocol.field_degrees:g} degrees",
+        f"protocol   {protocol.fields_per_eye} field(s) an eye, {protocol.field_degrees:g} degrees"
+        + ("; operating points are set on one" if protocol.fields_per_eye > 1 else ""),
         f"cameras    {', '.join(protocol.cameras)}",
         f"input      {manifest.preprocess_spec().size_px} px, "
         f"preprocessing {manifest.preprocessing_sha256[:16]}",
@@ -222,7 +229,8 @@ def doctor_text(report: DoctorReport) -> str:
         + (f", {report.device_model}" if report.device_model else ""),
         f"packages   {packages}",
         f"CPU        {', '.join(report.cpu_features) or 'no INT8 instructions recognised'}",
-        f"providers  {', '.join(report.providers) or 'none'}",
+        f"providers  {', '.join(report.providers) or 'none'} "
+        f"(--provider {' or '.join(report.askable_providers) or 'none'})",
         f"CUDA       {bindings}",
         f"engine     {report.engine or 'NONE'}: {report.engine_reason}",
         *_tensorrt_lines(report.tensorrt),

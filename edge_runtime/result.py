@@ -1,15 +1,17 @@
 """The answer of one examination: typed, immutable, and unable to hold an unsafe 'no refer'.
 
-Every field has its place in `docs/vendor.md`. Two rules are checked on construction, so that no
-code path can break them: an eye is 'no refer' only if it was read, gradable, run and wholly
-negative, with no label in an abstention band; an examination is 'no refer' only if it has eyes
-and every one of them is 'no refer'.
+An examination has eyes, an eye has fields (pictures). Every member has its place in
+`docs/vendor.md`. Four rules are checked on construction, so that no code path can break them: a
+field is 'no refer' only if it was read, gradable, run and wholly negative, with no label in an
+abstention band; an eye only if it has fields and every one of them is; an examination only if it
+has eyes and every one of them is, and if no file lies under two of its fields.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -29,17 +31,18 @@ __all__ = [
     "Evidence",
     "EyeQuality",
     "EyeResult",
+    "FieldResult",
     "LabelResult",
     "ScreeningResult",
 ]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 NOTICE = "research use only; not a medical device"
 EVIDENCE_CAPTION = "model attention, not lesions"
 
 
 class Decision(str, Enum):
-    """What is said about an eye or an examination."""
+    """What is said about a field, an eye or an examination."""
 
     REFER = "refer"
     NO_REFER = "no_refer"
@@ -48,7 +51,7 @@ class Decision(str, Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class LabelResult:
-    """One disease of one eye: positive when `probability` >= `threshold`.
+    """One disease in one field: positive when `probability` >= `threshold`.
 
     With an abstention band, it is doubtful from `doubtful_from` up to the threshold.
     """
@@ -95,13 +98,13 @@ class LabelResult:
 
 @dataclass(frozen=True, kw_only=True)
 class EyeQuality:
-    """Whether the eye can be judged, with reasons in words when it cannot.
+    """Whether a field of the eye can be judged, with reasons in words when it cannot.
 
     Attributes:
-        gradable: False as soon as one gate refused the eye.
+        gradable: False as soon as one gate refused the picture.
         gradable_probability: P(gradable) of the model, None when the model was not run.
-        gradable_threshold: Below it the eye is ungradable.
-        reasons: Why the eye is ungradable; empty exactly when it is gradable.
+        gradable_threshold: Below it the field is ungradable.
+        reasons: Why the field is ungradable; empty exactly when it is gradable.
         measures: Image statistics of the quality gate (units in their names).
     """
 
@@ -139,14 +142,16 @@ class Evidence:
 
     Attributes:
         label_names: L names in the bundle's order.
-        maps_lhw: float32 (L, h, w) in logits; the spatial mean of a map is the label's logit.
-        image_hwc: uint8 (S, S, 3) RGB, the preprocessed picture that the maps lie on.
+        maps_lhw: (L, h, w) in logits, float32; the spatial mean of a map is the label's logit.
+            Read back from JSON, float64 with four decimals.
+        image_hwc: uint8 (S, S, 3) RGB, the preprocessed picture that the maps lie on; None when
+            read back from JSON, which holds no picture.
         field_of_view_px: Centre x, centre y, radius in pixels of the full-size upright picture.
     """
 
     label_names: tuple[str, ...]
-    maps_lhw: NDArray[np.float32] = field(repr=False)
-    image_hwc: NDArray[np.uint8] = field(repr=False)
+    maps_lhw: NDArray[np.float32] | NDArray[np.float64] = field(repr=False)
+    image_hwc: NDArray[np.uint8] | None = field(repr=False)
     field_of_view_px: tuple[float, float, float]
 
     def to_dict(self) -> dict[str, Any]:
@@ -164,10 +169,13 @@ class Evidence:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EyeResult:
-    """One eye: disposition, quality, labels, optional evidence, stage times, error text."""
+class FieldResult:
+    """One picture of an eye: disposition, quality, labels, evidence if asked, times, error text.
 
-    eye: str
+    A field that the protocol asks for and that was not given has `image_sha256` None and is
+    ungradable.
+    """
+
     image_sha256: str | None
     disposition: Decision
     quality: EyeQuality
@@ -177,16 +185,16 @@ class EyeResult:
     error: str | None = None
 
     def __post_init__(self) -> None:
-        """Allow a decision only for an eye that was read, gradable and run."""
+        """Allow a decision only for a picture that was read, gradable and run."""
         decided = self.disposition is not Decision.UNGRADABLE
         readable = self.error is None and self.image_sha256 is not None
         if decided and not (readable and self.quality.gradable and self.labels):
-            raise ValueError(f"{self.disposition.value!r} for an eye that could not be judged")
+            raise ValueError(f"{self.disposition.value!r} for a field that could not be judged")
         if decided and (self.disposition is Decision.REFER) != self.any_positive:
             raise ValueError(f"{self.disposition.value!r} contradicts the labels")
         doubtful = any(label.is_doubtful for label in self.labels)
         if self.disposition is Decision.NO_REFER and doubtful:
-            raise ValueError("'no_refer' for an eye with a doubtful label")
+            raise ValueError("'no_refer' for a field with a doubtful label")
 
     @property
     def any_positive(self) -> bool:
@@ -194,9 +202,8 @@ class EyeResult:
         return any(label.is_positive for label in self.labels)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON object of the eye."""
+        """Return the JSON object of the field."""
         return {
-            "eye": self.eye,
             "image_sha256": self.image_sha256,
             "disposition": self.disposition.value,
             "quality": self.quality.to_dict(),
@@ -204,6 +211,41 @@ class EyeResult:
             "evidence": None if self.evidence is None else self.evidence.to_dict(),
             "timings_ms": {k: round(v, 3) for k, v in self.timings_ms.items()},
             "error": self.error,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class EyeResult:
+    """One eye: its disposition, and the fields that it rests on, in the order given.
+
+    `fields` has one entry for every picture given and for every further one that the protocol
+    asks for; with a protocol of one field, that is `fields[0]`.
+    """
+
+    eye: str
+    disposition: Decision
+    fields: tuple[FieldResult, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse no field, and a disposition that the fields do not carry."""
+        if not self.fields:
+            raise ValueError("an eye without a field; one that is missing has an entry, too")
+        _check_worst_decides(self.disposition, [one.disposition for one in self.fields], "fields")
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why the eye is ungradable: what its fields say, once each; empty when it is decided."""
+        if self.disposition is not Decision.UNGRADABLE:
+            return ()
+        return tuple(dict.fromkeys(text for one in self.fields for text in one.quality.reasons))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON object of the eye."""
+        return {
+            "eye": self.eye,
+            "disposition": self.disposition.value,
+            "reasons": list(self.reasons),
+            "fields": [one.to_dict() for one in self.fields],
         }
 
 
@@ -243,7 +285,7 @@ class EngineIdentity:
 
 @dataclass(frozen=True, kw_only=True)
 class ScreeningResult:
-    """One examination. The worst eye decides; see the module's two rules."""
+    """One examination. The worst eye decides; see the rules of the module."""
 
     examination_id: str | None
     disposition: Decision
@@ -253,13 +295,15 @@ class ScreeningResult:
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse a 'no refer' that not every eye carries."""
-        dispositions = [eye.disposition for eye in self.eyes]
-        all_clear = bool(dispositions) and all(d is Decision.NO_REFER for d in dispositions)
-        if (self.disposition is Decision.NO_REFER) != all_clear:
-            raise ValueError(f"{self.disposition.value!r} contradicts the eyes {dispositions}")
-        if (self.disposition is Decision.REFER) != (Decision.REFER in dispositions):
-            raise ValueError(f"{self.disposition.value!r} contradicts the eyes {dispositions}")
+        """Refuse an eye twice, a disposition that no eye carries, a 'no refer' on a shared file."""
+        names = [eye.eye for eye in self.eyes]
+        if len(set(names)) < len(names):
+            raise ValueError(f"an eye is listed twice: {names}; its pictures are its fields")
+        _check_worst_decides(self.disposition, [eye.disposition for eye in self.eyes], "eyes")
+        fields = [one for eye in self.eyes for one in eye.fields]
+        counts = Counter(one.image_sha256 for one in fields)
+        if any(f.disposition is Decision.NO_REFER and counts[f.image_sha256] > 1 for f in fields):
+            raise ValueError("'no_refer' for a file that lies under two fields")
 
     @property
     def decided(self) -> bool:
@@ -282,6 +326,38 @@ class ScreeningResult:
     def to_json(self) -> str:
         """Return one line of strict JSON (no NaN, no Infinity)."""
         return json.dumps(self.to_dict(), allow_nan=False, separators=(",", ":"))
+
+    @classmethod
+    def from_dict(cls, value: object) -> ScreeningResult:
+        """Read back what `to_dict` gave; all but the pictures under evidence maps is there.
+
+        Raises:
+            DataError: Another schema version, an unknown or missing key, or a value that the
+                rules of this module, or the other values, contradict.
+        """
+        from edge_runtime.result_reader import read_result
+
+        return read_result(value)
+
+    @classmethod
+    def from_json(cls, text: str) -> ScreeningResult:
+        """Read back one line of `to_json`.
+
+        Raises:
+            DataError: As `from_dict`, or no strict JSON.
+        """
+        from edge_runtime.result_reader import parse_result
+
+        return parse_result(text)
+
+
+def _check_worst_decides(found: Decision, parts: list[Decision], name: str) -> None:
+    """'refer' exactly when a part refers, 'no refer' exactly when there are parts and all are."""
+    all_clear = bool(parts) and all(part is Decision.NO_REFER for part in parts)
+    any_refers = Decision.REFER in parts
+    if (found is Decision.NO_REFER) != all_clear or (found is Decision.REFER) != any_refers:
+        words = [part.value for part in parts]
+        raise ValueError(f"{found.value!r} contradicts the {name} {words}")
 
 
 def _check_unit_range(name: str, value: float) -> None:

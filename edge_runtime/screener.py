@@ -2,55 +2,67 @@
 
     with Screener.open(bundle_dir) as screener:
         result = screener.screen(Examination.both(od=od_bytes, os=os_bytes))
+        for result in screener.screen_batch(Path(one) for one in files):
+            ...
 
 `screen` may be called from several threads at once: nothing is written after `open`. Whatever
-goes wrong with an eye after `open` (missing, damaged, no field of view, engine failure, lateness,
-an error nobody foresaw) makes that eye 'ungradable' with its reason, and leaves the other alone.
+goes wrong with a picture after `open` (missing, damaged, no field of view, engine failure,
+lateness, an error nobody foresaw) makes it 'ungradable' with its reason, and leaves the others
+alone.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 
+from edge_runtime.batch import available_cpus, map_in_order
 from edge_runtime.bundle import Bundle, read_bundle
 from edge_runtime.decision import patient_disposition
 from edge_runtime.engines import Engine, open_engine
 from edge_runtime.engines.trt_options import TrtOptions
-from edge_runtime.errors import BundleFormatError, ConfigError, GateRefusedError
-from edge_runtime.examination import Examination
+from edge_runtime.errors import BundleFormatError, ConfigError
+from edge_runtime.examination import Examination, EyeImage
+from edge_runtime.eye_joining import SAME_FIELD, SAME_IMAGE, join_eyes, shared_image_warnings
 from edge_runtime.eye_pipeline import EyePipeline
-from edge_runtime.gate_record import PASSED
 from edge_runtime.golden_check import require_golden
-from edge_runtime.manifest import SYNTHETIC_WARNING
 from edge_runtime.opencv_floor import require_opencv
 from edge_runtime.result import (
     BundleIdentity,
-    Decision,
     EngineIdentity,
-    EyeResult,
+    FieldResult,
     ScreeningResult,
 )
+from edge_runtime.standing_warnings import (
+    FP16_WARNING,
+    FP32_WARNING,
+    UNPROVEN_WARNING,
+    gate_status,
+    require_proven,
+    standing_warnings,
+)
 
-__all__ = ["FP16_WARNING", "FP32_WARNING", "SAME_IMAGE", "UNPROVEN_WARNING", "Screener"]
+__all__ = [
+    "FP16_WARNING",
+    "FP32_WARNING",
+    "MORE_FIELDS",
+    "SAME_FIELD",
+    "SAME_IMAGE",
+    "UNPROVEN_WARNING",
+    "Screener",
+]
 
 _log = logging.getLogger(__name__)
 
-SAME_IMAGE = "same image given for two eyes"
-FP32_WARNING = (
-    "answered by the FP32 model; the operating points were set on the INT8 model's scores"
+MORE_FIELDS = (
+    "more pictures than the {number} field(s) an eye of the protocol; each can refer, and all must "
+    "be clear"
 )
-UNPROVEN_WARNING = "answered by an INT8 model whose gate ended as '{status}'; taken on demand"
-FP16_WARNING = (
-    "answered by the FP16 model; the operating points were set on the INT8 model's scores"
-)
-_OTHER_SCORES = {"fp32": FP32_WARNING, "fp16": FP16_WARNING}
 
 
 class Screener:
@@ -69,8 +81,7 @@ class Screener:
 
         Raises:
             GateRefusedError: If the engine is INT8 and the gate did not pass.
-            BundleFormatError: If the bundle is not calibrated, or asks for more than one field
-                an eye, which this version cannot decide.
+            BundleFormatError: If the bundle is not calibrated.
         """
         manifest = bundle.manifest
         if not manifest.calibrated:
@@ -78,16 +89,11 @@ class Screener:
                 f"bundle {manifest.name!r} has no operating points or no INT8 record; "
                 "run `edge-screen calibrate` on it"
             )
-        if manifest.protocol.fields_per_eye != 1:
-            raise BundleFormatError(
-                f"bundle {manifest.name!r} wants {manifest.protocol.fields_per_eye} fields an "
-                "eye; this version decides one field an eye"
-            )
         if not allow_unproven_int8:
-            _require_proven(bundle, engine.precision)
+            require_proven(bundle, engine.precision)
         self._bundle = bundle
         self._engine = engine
-        self._warnings = _standing_warnings(bundle, engine)
+        self._warnings = standing_warnings(bundle, engine)
         self._pipeline = EyePipeline(
             manifest=manifest,
             engine=engine,
@@ -107,6 +113,7 @@ class Screener:
         allow_unproven_int8: bool = False,
         cache_dir: Path | str | None = None,
         tensorrt: TrtOptions | None = None,
+        provider: str = "cpu",
     ) -> Screener:
         """Verify the bundle (signature, hashes, content) and open the engine on its bytes.
 
@@ -121,13 +128,15 @@ class Screener:
             tensorrt: How to run a TensorRT engine; None: the defaults.
             allow_unproven_int8: Answer with an INT8 model whose gate did not pass; every result
                 says so.
+            provider: Execution provider of ONNX Runtime, "cpu", "cuda" or "tensorrt"; one that is
+                asked for and not given is an error.
 
         Raises:
             GateRefusedError: If INT8 is asked for and the gate did not pass.
             BundleError: If the bundle cannot be trusted or used.
             ConfigError: If an argument is out of range.
             EngineError: If the engine cannot be opened, or OpenCV is too old to decode with.
-            VerificationError: If a TensorRT engine does not give the bundle's recorded answers.
+            VerificationError: If an engine on a GPU does not give the bundle's recorded answers.
         """
         require_opencv()
         explicit = None if trusted_keys is None else Path(trusted_keys)
@@ -139,10 +148,12 @@ class Screener:
             num_threads=num_threads,
             cache_dir=None if cache_dir is None else Path(cache_dir),
             tensorrt=tensorrt,
+            provider=provider,
         )
         try:
             screener = cls(bundle, opened, allow_unproven_int8=allow_unproven_int8)
-            if opened.name == "tensorrt":  # compiled on this device, by nobody checked before
+            # Compiled on this device, or kernels of its GPU: checked by nobody before.
+            if opened.name == "tensorrt" or provider != "cpu":
                 require_golden(bundle, opened)
             return screener
         except BaseException:
@@ -180,30 +191,69 @@ class Screener:
         Raises:
             ConfigError: If `deadline_ms` is not positive.
         """
-        if not isinstance(examination, Examination):
-            examination = Examination.single(examination)
-        if deadline_ms is not None and not deadline_ms > 0.0:
-            raise ConfigError(f"deadline_ms is {deadline_ms}; give a positive number or None")
-        deadline_at = None if deadline_ms is None else time.perf_counter() + deadline_ms / 1e3
-        eyes: list[EyeResult] = []
-        warnings = list(self._warnings)
-        for eye in examination.eyes:
-            result, eye_warnings = self._pipeline.screen(
-                eye, evidence=evidence, deadline_at=deadline_at
-            )
-            eyes.append(result)
-            warnings.extend(f"{eye.eye}: {warning}" for warning in eye_warnings)
-        hashes = [eye.image_sha256 for eye in eyes if eye.image_sha256 is not None]
-        if len(set(hashes)) < len(hashes):
-            warnings.append(SAME_IMAGE)
-        return self._result(examination, _refuse_shared_images(eyes), warnings)
+        examination = _as_examination(examination)
+        _check_deadline(deadline_ms)
+        try:
+            return self._screen(examination, evidence=evidence, deadline_ms=deadline_ms)
+        except Exception as error:  # nobody foresaw it, and a batch must not end by it
+            _log.error("examination: internal error (%s)", type(error).__name__)
+            return self._unforeseen(examination, error)
 
-    def warmup(self, n: int = 3) -> None:
-        """Run the engine `n` times on a grey picture, so that the first patient does not wait.
+    def screen_batch(
+        self,
+        examinations: Iterable[Examination | bytes | Path],
+        *,
+        num_threads: int | None = None,
+        evidence: bool = False,
+        deadline_ms: float | None = None,
+    ) -> Iterator[ScreeningResult]:
+        """Decide many examinations in threads, one examination a thread, on the one open engine.
+
+        The results are those of `screen`, in the order given. At most two examinations a thread
+        are taken from `examinations` ahead of the consumer, so that an iterator over a large
+        folder is never held in memory. Breaking off the iteration waits for those in work.
+
+        Args:
+            examinations: As `screen` takes them.
+            num_threads: None takes the CPUs that this process may use, as far as the engine
+                lets so many call it. OpenCV's own threads are left as they are: see
+                `edge_runtime.batch.one_opencv_thread`.
+            evidence: Whether to keep class-evidence maps.
+            deadline_ms: Time allowed for one examination, from when a thread begins it.
+
+        Returns:
+            An iterator; nothing runs before the first result is asked for.
 
         Raises:
+            ConfigError: If `deadline_ms` is not positive, or `num_threads` out of range.
+            Exception: Whatever the iterable raises, and TypeError for what is no examination:
+                after the results of everything before it.
+        """
+        _check_deadline(deadline_ms)
+        most = self._engine.max_callers
+        if num_threads is None:
+            num_threads = min(available_cpus(), most)
+        if not 1 <= num_threads <= most:
+            raise ConfigError(f"num_threads is {num_threads}; use 1 to {most} with this engine")
+
+        def screen(examination: Examination) -> ScreeningResult:
+            return self.screen(examination, evidence=evidence, deadline_ms=deadline_ms)
+
+        items = (_as_examination(one) for one in examinations)
+        return map_in_order(screen, items, num_threads=num_threads)
+
+    def warmup(self, n: int = 3) -> None:
+        """Screen the bundle's golden photograph, then run the engine `n` times on a grey picture.
+
+        The first picture of a process waits for code pages, tables and buffers of the decoder,
+        the resize and the engine; after this the first patient does not.
+
+        Raises:
+            BundleFormatError: If the golden photograph cannot be read out of the bundle.
             EngineError: If the engine fails: better now than with a patient.
         """
+        golden = self._bundle.golden().encoded
+        self._pipeline.screen(EyeImage(source=golden), evidence=False)
         size_px = self._pipeline.spec.size_px
         grey = np.full((1, size_px, size_px, 3), 128, np.uint8)
         for _ in range(n):
@@ -226,14 +276,57 @@ class Screener:
         """Close the engine."""
         self.close()
 
-    def _result(
-        self, examination: Examination, eyes: list[EyeResult], warnings: list[str]
+    def _screen(
+        self, examination: Examination, *, evidence: bool, deadline_ms: float | None
     ) -> ScreeningResult:
+        deadline_at = None if deadline_ms is None else time.perf_counter() + deadline_ms / 1e3
+        fields: dict[str, list[FieldResult]] = {}
+        warnings = list(self._warnings)
+        for eye, images in self._expected(examination).items():
+            fields[eye] = []
+            for number, image in enumerate(images, start=1):
+                found, texts = self._pipeline.screen(
+                    image, evidence=evidence, deadline_at=deadline_at
+                )
+                fields[eye].append(found)
+                name = eye if len(images) == 1 else f"{eye} field {number}"
+                warnings.extend(f"{name}: {text}" for text in texts)
+            if len(images) > self._fields_per_eye:
+                warnings.append(f"{eye}: {MORE_FIELDS.format(number=self._fields_per_eye)}")
+        warnings.extend(shared_image_warnings(fields))
+        return self._joined(examination, fields, warnings)
+
+    def _unforeseen(self, examination: Examination, error: Exception) -> ScreeningResult:
+        """Every field ungradable: whatever was found before is not to be trusted."""
+        fields = {
+            eye: [self._pipeline.refused(error) for _ in images]
+            for eye, images in self._expected(examination).items()
+        }
+        return self._joined(examination, fields, list(self._warnings))
+
+    def _expected(self, examination: Examination) -> dict[str, tuple[EyeImage, ...]]:
+        """The pictures of each eye, with one that is missing for every field not given."""
+        return {
+            eye: images + (EyeImage(eye=eye, source=None),) * (self._fields_per_eye - len(images))
+            for eye, images in examination.by_eye.items()
+        }
+
+    @property
+    def _fields_per_eye(self) -> int:
+        return self._bundle.manifest.protocol.fields_per_eye
+
+    def _joined(
+        self,
+        examination: Examination,
+        fields: Mapping[str, Sequence[FieldResult]],
+        warnings: list[str],
+    ) -> ScreeningResult:
+        eyes = join_eyes(fields, fields_per_eye=self._fields_per_eye)
         bundle = self._bundle
         return ScreeningResult(
             examination_id=examination.examination_id,
             disposition=patient_disposition(eye.disposition for eye in eyes),
-            eyes=tuple(eyes),
+            eyes=eyes,
             bundle=BundleIdentity(
                 name=bundle.manifest.name,
                 version=bundle.manifest.version,
@@ -243,63 +336,17 @@ class Screener:
             engine=EngineIdentity(
                 name=self._engine.name,
                 precision=self._engine.precision,
-                int8_gate=_gate_status(bundle),
+                int8_gate=gate_status(bundle),
                 details=self._engine.facts.details,
             ),
             warnings=tuple(warnings),
         )
 
 
-def _standing_warnings(bundle: Bundle, engine: Engine) -> tuple[str, ...]:
-    """Return what every answer of this bundle on this engine must say about itself."""
-    warnings = []
-    if bundle.manifest.is_synthetic:
-        warnings.append(SYNTHETIC_WARNING)
-    if engine.precision in _OTHER_SCORES:
-        warnings.append(_OTHER_SCORES[engine.precision])
-    if engine.precision.startswith("int8") and _gate_status(bundle) != PASSED:
-        warnings.append(UNPROVEN_WARNING.format(status=_gate_status(bundle)))
-    return (*warnings, *engine.facts.warnings)
+def _as_examination(value: Examination | bytes | Path) -> Examination:
+    return value if isinstance(value, Examination) else Examination.single(value)
 
 
-def _gate_status(bundle: Bundle) -> str:
-    """How the gate of a calibrated bundle ended."""
-    assert bundle.manifest.int8 is not None
-    return bundle.manifest.int8.gate.status
-
-
-def _require_proven(bundle: Bundle, precision: str) -> None:
-    if not precision.startswith("int8") or _gate_status(bundle) == PASSED:
-        return
-    record = bundle.manifest.int8
-    assert record is not None
-    gate = record.gate
-    raise GateRefusedError(
-        f"the INT8 model of bundle {bundle.manifest.name!r} has not passed its gate against FP32 "
-        f"({gate.status} on {gate.num_patients} patients; about {gate.num_patients_needed} of each "
-        "class are needed; `edge-screen inspect --json` has the reasons). Calibrate it with more "
-        "patients, run --precision fp32, or take it as it is with --allow-unproven-int8 "
-        "(allow_unproven_int8=True in Python), which "
-        "every result then records"
-    )
-
-
-def _refuse_shared_images(eyes: list[EyeResult]) -> list[EyeResult]:
-    """Take back a 'no refer' that rests on the picture of another eye.
-
-    The same file under two eyes means that one eye was never photographed; which one, nobody
-    knows. A 'refer' stands, because it is the safe answer for either.
-    """
-    counts = Counter(eye.image_sha256 for eye in eyes)
-    return [
-        _as_shared(eye)
-        if eye.disposition is Decision.NO_REFER and counts[eye.image_sha256] > 1
-        else eye
-        for eye in eyes
-    ]
-
-
-def _as_shared(eye: EyeResult) -> EyeResult:
-    _log.info("eye %s: %s", eye.eye, SAME_IMAGE)
-    quality = replace(eye.quality, gradable=False, reasons=(SAME_IMAGE,))
-    return replace(eye, disposition=Decision.UNGRADABLE, quality=quality)
+def _check_deadline(deadline_ms: float | None) -> None:
+    if deadline_ms is not None and not deadline_ms > 0.0:
+        raise ConfigError(f"deadline_ms is {deadline_ms}; give a positive number or None")

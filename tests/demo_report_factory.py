@@ -177,8 +177,7 @@ def _examination(number: int) -> dict[str, Any]:
         for i, name in enumerate(LABELS)
     ]  # fmt: skip
     disposition = "ungradable" if unread else "refer" if number == 0 else "no_refer"
-    eye = {
-        "eye": "OS" if number % 2 else "OD",
+    field = {
         "image_sha256": "0" * 64,
         "disposition": disposition,
         "quality": {
@@ -193,8 +192,14 @@ def _examination(number: int) -> dict[str, Any]:
         "timings_ms": {"decode": 30.1, "total": 38.4},
         "error": None,
     }
+    eye = {
+        "eye": "OS" if number % 2 else "OD",
+        "disposition": disposition,
+        "reasons": field["quality"]["reasons"],
+        "fields": [field],
+    }
     return {
-        "schema_version": 1,
+        "schema_version": 3,
         "examination_id": f"P{number // 2:06d}",
         "disposition": disposition,
         "eyes": [eye],

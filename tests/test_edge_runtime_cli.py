@@ -167,7 +167,7 @@ def test_evidence_overlay_is_written(built: BuiltBundle, image: Path, tmp_path: 
     sheet = cv2.imread(str(folder / "0000_unspecified.png"))
     assert sheet.shape[1] == 3 * 320  # the picture and two labels
     (value,) = lines(result)
-    evidence = value["eyes"][0]["evidence"]
+    evidence = value["eyes"][0]["fields"][0]["evidence"]
     assert evidence["caption"] == "model attention, not lesions"
     assert np.asarray(evidence["maps"][0]["map_hw"]).shape == (8, 8)
 
@@ -229,15 +229,15 @@ def test_a_bad_file_is_ungradable_with_its_reason(
     assert result.exit_code == 3
     (value,) = lines(result)
     assert value["disposition"] == value["eyes"][0]["disposition"] == "ungradable"
-    assert value["eyes"][0]["quality"]["reasons"] == [reason]
-    assert value["eyes"][0]["labels"] == []
+    assert value["eyes"][0]["fields"][0]["quality"]["reasons"] == [reason]
+    assert value["eyes"][0]["fields"][0]["labels"] == []
     assert "UNGRADABLE" in run("screen", built.folder, path).stdout
 
 
 def test_a_directory_and_a_missing_file_are_ungradable(built: BuiltBundle, tmp_path: Path) -> None:
     result = run("screen", built.folder, tmp_path, tmp_path / "gone.jpg", "--json")
     assert result.exit_code == 3
-    reasons = [value["eyes"][0]["quality"]["reasons"] for value in lines(result)]
+    reasons = [value["eyes"][0]["fields"][0]["quality"]["reasons"] for value in lines(result)]
     assert reasons == [["image unreadable"], ["missing image"]]
 
 
@@ -403,16 +403,34 @@ def test_the_guides_name_every_reason_and_every_field(built: BuiltBundle, image:
     operator = (ROOT / "docs" / "operator.md").read_text(encoding="utf-8")
     reasons = [word for _, word in eye_pipeline._REASONS]
     reasons += [eye_pipeline.LOW_GRADABILITY, eye_pipeline.DOUBTFUL, screener.SAME_IMAGE]
+    reasons.append(screener.SAME_FIELD)
     reasons += ["dark", "overexposed", "blur", "off-centre", "small field"]
     for reason in [*reasons, "not a colour fundus photograph"]:
         assert reason in operator
     vendor = (ROOT / "docs" / "vendor.md").read_text(encoding="utf-8")
     (value,) = lines(run("screen", built.folder, image, "--json"))
     eye = value["eyes"][0]
-    for name in [*value, *eye, *eye["quality"], *eye["labels"][0], *eye["timings_ms"]]:
+    (field,) = eye["fields"]
+    inner = [*field["quality"], *field["labels"][0], *field["timings_ms"]]
+    for name in [*value, *eye, *field, *inner]:
         assert f"`{name}" in vendor or f".{name}" in vendor, name
     for name in [*value["bundle"], *value["engine"]]:
         assert f"`{name}`" in vendor, name
+
+
+def test_a_provider_that_is_not_there_is_refused_and_nothing_is_screened(
+    built: BuiltBundle, image: Path
+) -> None:
+    common = ("screen", built.folder, image, "--json", "--engine", "onnxruntime")
+    result = run(*common, "--provider", "cuda")
+    assert result.exit_code == 5
+    assert "onnxruntime-gpu" in result.stderr
+    assert result.stdout == ""
+    (value,) = lines(run(*common, "--provider", "cpu"))
+    assert value["engine"]["details"]["provider"] == "CPUExecutionProvider"
+    result = run("screen", built.folder, image, "--provider", "cuda")
+    assert result.exit_code == 2
+    assert "engine 'onnxruntime'" in result.stderr
 
 
 def test_an_unproven_int8_model_is_refused_unless_told_aloud(tmp_path: Path, image: Path) -> None:

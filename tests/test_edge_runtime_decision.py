@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edge_runtime.decision import (
     Decision,
     decide_label,
-    eye_disposition,
+    field_disposition,
     patient_disposition,
     probability,
     sigmoid,
@@ -60,11 +60,11 @@ def test_label_is_positive_when_probability_reaches_the_threshold() -> None:
 @pytest.mark.parametrize("num_labels", [0, 1, 2, 3])
 @pytest.mark.parametrize("quality_passed", [True, False])
 @pytest.mark.parametrize("p_gradable", [None, math.nan, 0.0, 0.39, 0.4, 1.0])
-def test_eye_disposition_over_every_combination(
+def test_field_disposition_over_every_combination(
     num_labels: int, quality_passed: bool, p_gradable: float | None
 ) -> None:
     for positives in itertools.product([False, True], repeat=num_labels):
-        actual = eye_disposition(
+        actual = field_disposition(
             quality_passed=quality_passed,
             gradable_probability=p_gradable,
             gradable_threshold=0.4,
@@ -82,12 +82,12 @@ def test_eye_disposition_over_every_combination(
 @pytest.mark.parametrize("num_labels", [0, 1, 2, 3])
 @pytest.mark.parametrize("quality_passed", [True, False])
 @pytest.mark.parametrize("p_gradable", [None, math.nan, 0.39, 0.4])
-def test_eye_disposition_over_every_combination_of_three_answers(
+def test_field_disposition_over_every_combination_of_three_answers(
     num_labels: int, quality_passed: bool, p_gradable: float | None
 ) -> None:
     """Negative, doubtful, positive: only an eye that is gradable and wholly negative is clear."""
     for answers in itertools.product(["negative", "doubtful", "positive"], repeat=num_labels):
-        actual = eye_disposition(
+        actual = field_disposition(
             quality_passed=quality_passed,
             gradable_probability=p_gradable,
             gradable_threshold=0.4,
@@ -140,7 +140,7 @@ def test_a_band_only_ever_takes_away_negatives(logit: float, first: float, secon
 
 def test_an_ungradable_eye_stays_ungradable_although_the_model_is_positive() -> None:
     for passed, p_gradable in [(False, 0.9), (True, 0.1)]:
-        answer = eye_disposition(
+        answer = field_disposition(
             quality_passed=passed,
             gradable_probability=p_gradable,
             gradable_threshold=0.5,

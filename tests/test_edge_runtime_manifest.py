@@ -201,6 +201,7 @@ _POINT = ("labels", 0, "operating_point")
         (("labels", 0, "name"), "../up"),
         (("gradability", "temperature"), 0),
         (("protocol", "fields_per_eye"), 0),
+        (("protocol", "fields_per_eye"), 3),
         (("protocol", "field_degrees"), 0.0),
         (("protocol", "field_degrees"), 270.0),
         (("protocol", "cameras"), []),

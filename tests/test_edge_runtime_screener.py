@@ -14,60 +14,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bundle_factory import BuiltBundle, build_bundle, fundus_png
+from screener_factory import GOOD, OTHER, FakeEngine, with_band
 
 from edge_runtime import eye_pipeline
 from edge_runtime.bundle import Bundle, read_bundle
-from edge_runtime.engines import EngineFacts, ModelOutput
+from edge_runtime.engines import ModelOutput
 from edge_runtime.errors import (
     BundleFormatError,
     BundleSignatureError,
     ConfigError,
     EngineError,
     GateRefusedError,
+    VerificationError,
 )
 from edge_runtime.examination import Examination, EyeImage
 from edge_runtime.eye_pipeline import DOUBTFUL, LOW_GRADABILITY
-from edge_runtime.manifest import SYNTHETIC_WARNING, AbstentionBand
+from edge_runtime.manifest import SYNTHETIC_WARNING
 from edge_runtime.preprocess import load_for_model
 from edge_runtime.result import Decision, ScreeningResult
 from edge_runtime.screener import FP32_WARNING, SAME_IMAGE, UNPROVEN_WARNING, Screener
-
-GOOD = fundus_png()
-OTHER = fundus_png(seed=1)
-
-
-class FakeEngine:
-    """An engine whose answer, or whose failure, the test chooses."""
-
-    name = "onnxruntime"
-    precision = "int8"
-    facts = EngineFacts()
-
-    def __init__(
-        self,
-        logits: tuple[float, float] = (-3.0, -3.0),
-        *,
-        gradability: float = 3.0,
-        before: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.logits, self.gradability, self.before = logits, gradability, before
-        self.num_runs = 0
-        self.timeout_s: float | None = None
-
-    def run(self, image_nhwc: np.ndarray, *, timeout_s: float | None = None) -> ModelOutput:
-        self.timeout_s = timeout_s
-        assert image_nhwc.ndim == 4
-        self.num_runs += 1
-        self.before()
-        return ModelOutput(
-            logits=np.array(self.logits, np.float32),
-            gradability_logit=self.gradability,
-            embedding=np.zeros(4, np.float32),
-            evidence=np.full((2, 3, 3), self.logits[0], np.float32),
-        )
-
-    def close(self) -> None:
-        """Nothing to release."""
 
 
 @pytest.fixture(scope="module")
@@ -84,10 +49,11 @@ def bundle(built: BuiltBundle) -> Bundle:
 def only_eye(result: ScreeningResult, reason: str) -> None:
     """Assert one ungradable eye with exactly this reason, and no label shown."""
     (eye,) = result.eyes
-    assert result.disposition is eye.disposition is Decision.UNGRADABLE
-    assert eye.quality.reasons == (reason,)
-    assert not eye.quality.gradable
-    assert eye.labels == ()
+    (field,) = eye.fields
+    assert result.disposition is eye.disposition is field.disposition is Decision.UNGRADABLE
+    assert eye.reasons == field.quality.reasons == (reason,)
+    assert not field.quality.gradable
+    assert field.labels == ()
 
 
 def test_open_and_screen_with_the_real_engine(built: BuiltBundle, tmp_path: Path) -> None:
@@ -98,11 +64,11 @@ def test_open_and_screen_with_the_real_engine(built: BuiltBundle, tmp_path: Path
         result = screener.screen(GOOD)
         from_path = screener.screen(path)
     assert result.disposition is Decision.NO_REFER
-    (eye,) = result.eyes
+    (eye,) = result.eyes[0].fields
     assert eye.image_sha256 == hashlib.sha256(GOOD).hexdigest()
     assert [label.name for label in eye.labels] == ["macular_edema", "glaucoma"]
     assert set(eye.timings_ms) == set(eye_pipeline.STAGES)
-    assert from_path.eyes[0].labels == eye.labels
+    assert from_path.eyes[0].fields[0].labels == eye.labels
     assert result.bundle.key_id == built.keys.key_id
     assert (result.engine.name, result.engine.precision) == ("onnxruntime", "int8")
 
@@ -140,15 +106,7 @@ def test_the_model_sees_exactly_what_training_sees(built: BuiltBundle, bundle: B
 def test_logits_decide(bundle: Bundle, logits: tuple[float, float], decision: Decision) -> None:
     result = Screener(bundle, FakeEngine(logits)).screen(GOOD)
     assert result.disposition is decision
-    assert result.eyes[0].quality.gradable
-
-
-def _with_band(bundle: Bundle, low: float) -> Bundle:
-    """The bundle with an abstention band on its first label."""
-    first, second = bundle.manifest.labels
-    band = AbstentionBand(low=low, risk=0.1, num_patients=40)
-    labels = (replace(first, abstention=band), second)
-    return replace(bundle, manifest=replace(bundle.manifest, labels=labels))
+    assert result.eyes[0].fields[0].quality.gradable
 
 
 @pytest.mark.parametrize(
@@ -164,12 +122,12 @@ def _with_band(bundle: Bundle, low: float) -> Bundle:
 def test_a_doubtful_label_is_ungradable_unless_another_is_positive(
     bundle: Bundle, logits: tuple[float, float], decision: Decision, reasons: tuple[str, ...]
 ) -> None:
-    result = Screener(_with_band(bundle, 0.2), FakeEngine(logits)).screen(GOOD)
-    (eye,) = result.eyes
+    result = Screener(with_band(bundle, 0.2), FakeEngine(logits)).screen(GOOD)
+    (eye,) = result.eyes[0].fields
     assert result.disposition is decision
     assert eye.quality.reasons == reasons
     assert len(eye.labels) == 2
-    assert json.loads(result.to_json())["eyes"][0]["labels"][0]["doubtful_from"] == 0.2
+    assert json.loads(result.to_json())["eyes"][0]["fields"][0]["labels"][0]["doubtful_from"] == 0.2
 
 
 @pytest.mark.parametrize("status", ["not_shown", "failed"])
@@ -206,7 +164,7 @@ def test_a_passed_gate_is_recorded_and_warns_of_nothing(bundle: Bundle) -> None:
 def test_low_gradability_is_ungradable_although_a_label_is_positive(bundle: Bundle) -> None:
     result = Screener(bundle, FakeEngine((9.0, 9.0), gradability=-9.0)).screen(GOOD)
     assert result.disposition is Decision.UNGRADABLE
-    (eye,) = result.eyes
+    (eye,) = result.eyes[0].fields
     assert eye.quality.reasons == (LOW_GRADABILITY,)
     assert eye.any_positive
     assert eye.quality.gradable_probability is not None
@@ -219,7 +177,7 @@ def test_quality_gate_stops_before_the_model(built: BuiltBundle, bundle: Bundle)
     result = Screener(strict, engine).screen(GOOD)
     only_eye(result, "dark")
     assert engine.num_runs == 0
-    assert result.eyes[0].quality.measures["luma"] < 250.0
+    assert result.eyes[0].fields[0].quality.measures["luma"] < 250.0
 
 
 @pytest.mark.parametrize(
@@ -239,7 +197,7 @@ def test_images_that_cannot_be_used(
 ) -> None:
     result = Screener(bundle, FakeEngine()).screen(Examination.single(source))
     only_eye(result, reason)
-    assert result.eyes[0].error
+    assert result.eyes[0].fields[0].error
     assert "nonexistent" not in result.to_json()
 
 
@@ -296,7 +254,7 @@ def test_deadline_makes_late_eyes_ungradable(bundle: Bundle) -> None:
     slow = FakeEngine((9.0, 9.0), before=lambda: time.sleep(0.6))
     exam = Examination.both(od=GOOD, os=OTHER)
     result = Screener(bundle, slow).screen(exam, deadline_ms=500)
-    assert [eye.quality.reasons for eye in result.eyes] == [("deadline exceeded",)] * 2
+    assert [eye.reasons for eye in result.eyes] == [("deadline exceeded",)] * 2
     assert result.disposition is Decision.UNGRADABLE
     assert slow.num_runs <= 1  # the second eye is never started
     assert Screener(bundle, FakeEngine()).screen(GOOD, deadline_ms=60_000).decided
@@ -314,7 +272,7 @@ def test_expected_hash_is_compared(bundle: Bundle) -> None:
     assert screener.screen(Examination.single(GOOD, expected_sha256=right)).decided
     result = screener.screen(Examination.single(GOOD, expected_sha256=wrong))
     only_eye(result, "image differs from its expected SHA-256")
-    assert result.eyes[0].image_sha256 == right
+    assert result.eyes[0].fields[0].image_sha256 == right
 
 
 def test_the_worst_eye_decides_and_the_other_is_still_judged(bundle: Bundle) -> None:
@@ -331,7 +289,7 @@ def test_one_picture_for_two_eyes_is_never_no_refer(bundle: Bundle) -> None:
     exam = Examination.both(od=GOOD, os=GOOD)
     result = Screener(bundle, FakeEngine()).screen(exam)
     assert result.disposition is Decision.UNGRADABLE
-    assert [eye.quality.reasons for eye in result.eyes] == [(SAME_IMAGE,)] * 2
+    assert [eye.reasons for eye in result.eyes] == [(SAME_IMAGE,)] * 2
     sick = Screener(bundle, FakeEngine((9.0, 9.0))).screen(exam)
     assert sick.disposition is Decision.REFER
     assert SAME_IMAGE in sick.warnings
@@ -341,8 +299,8 @@ def test_one_picture_for_two_eyes_is_never_no_refer(bundle: Bundle) -> None:
 
 def test_evidence_only_when_asked(bundle: Bundle) -> None:
     screener = Screener(bundle, FakeEngine())
-    assert screener.screen(GOOD).eyes[0].evidence is None
-    evidence = screener.screen(GOOD, evidence=True).eyes[0].evidence
+    assert screener.screen(GOOD).eyes[0].fields[0].evidence is None
+    evidence = screener.screen(GOOD, evidence=True).eyes[0].fields[0].evidence
     assert evidence is not None
     assert evidence.maps_lhw.shape == (2, 3, 3)
     cx_px, cy_px, radius_px = evidence.field_of_view_px
@@ -353,9 +311,9 @@ def test_evidence_only_when_asked(bundle: Bundle) -> None:
 def test_many_threads_give_what_one_gives(built: BuiltBundle) -> None:
     images = [fundus_png(seed=seed) for seed in range(4)] * 3
     with Screener.open(built.folder, trusted_keys=built.trusted_keys) as screener:
-        alone = [screener.screen(data).eyes[0] for data in images]
+        alone = [screener.screen(data).eyes[0].fields[0] for data in images]
         with ThreadPoolExecutor(4) as pool:
-            together = [result.eyes[0] for result in pool.map(screener.screen, images)]
+            together = [result.eyes[0].fields[0] for result in pool.map(screener.screen, images)]
     assert [e.labels for e in together] == [e.labels for e in alone]
     assert [e.image_sha256 for e in together] == [hashlib.sha256(d).hexdigest() for d in images]
     assert len({e.labels for e in alone}) == 4
@@ -373,20 +331,15 @@ def test_an_unsigned_bundle_is_refused(tmp_path: Path) -> None:
         Screener.open(built.folder, trusted_keys=built.trusted_keys)
 
 
-def test_a_protocol_of_two_fields_is_refused(bundle: Bundle) -> None:
-    protocol = replace(bundle.manifest.protocol, fields_per_eye=2)
-    two = replace(bundle, manifest=replace(bundle.manifest, protocol=protocol))
-    with pytest.raises(BundleFormatError, match="2 fields"):
-        Screener(two, FakeEngine())
-
-
 def test_examinations_that_make_no_sense_are_refused() -> None:
     with pytest.raises(ConfigError, match="no eye"):
-        Examination(eyes=())
-    with pytest.raises(ConfigError, match="twice"):
-        Examination(eyes=(EyeImage(eye="OD", source=GOOD), EyeImage(eye="OD", source=OTHER)))
+        Examination(images=())
+    with pytest.raises(ConfigError, match="more than 2 pictures of OD"):
+        Examination(images=(EyeImage(eye="OD", source=GOOD),) * 3)
+    with pytest.raises(ConfigError, match="EyeImage for each"):
+        Examination.single([GOOD, OTHER], expected_sha256="0" * 64)
     with pytest.raises(ConfigError, match="mixes"):
-        Examination(eyes=(EyeImage(eye="OD", source=GOOD), EyeImage(source=OTHER)))
+        Examination(images=(EyeImage(eye="OD", source=GOOD), EyeImage(source=OTHER)))
     with pytest.raises(ConfigError, match="eye is 'left'"):
         EyeImage(eye="left", source=GOOD)
     with pytest.raises(ConfigError, match="64 lower-case"):
@@ -424,3 +377,33 @@ def test_the_fp32_model_says_whose_operating_points_it_uses(built: BuiltBundle) 
             built.folder, trusted_keys=built.trusted_keys, precision=precision
         ) as screener:
             assert (FP32_WARNING in screener.screen(GOOD).warnings) == warns
+
+
+def test_an_engine_on_a_gpu_must_give_the_golden_answers(
+    built: BuiltBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[bool] = []
+
+    class OnGpu(FakeEngine):
+        def close(self) -> None:
+            closed.append(True)
+
+    monkeypatch.setattr("edge_runtime.screener.open_engine", lambda *_, **__: OnGpu((9.0, 9.0)))
+    where = {"trusted_keys": built.trusted_keys, "engine": "onnxruntime"}
+    with pytest.raises(VerificationError, match="--provider cpu"):
+        Screener.open(built.folder, **where, provider="cuda")
+    assert closed == [True]
+    Screener.open(built.folder, **where, provider="cpu").close()
+
+
+def test_a_provider_that_is_not_there_is_an_error_and_nothing_runs_in_its_place(
+    built: BuiltBundle,
+) -> None:
+    for provider in ("cuda", "tensorrt"):
+        with pytest.raises(EngineError, match="onnxruntime-gpu"):
+            Screener.open(
+                built.folder,
+                trusted_keys=built.trusted_keys,
+                engine="onnxruntime",
+                provider=provider,
+            )

@@ -87,7 +87,9 @@ def test_screening_decides_as_onnxruntime_does(
         mine, theirs = here.screen(examination), there.screen(examination)
         seen.add(mine.disposition)
         assert mine.disposition is theirs.disposition
-        assert [eye.labels for eye in mine.eyes] == [eye.labels for eye in theirs.eyes]
+        assert [[f.labels for f in eye.fields] for eye in mine.eyes] == [
+            [f.labels for f in eye.fields] for eye in theirs.eyes
+        ]
     assert seen & {Decision.REFER, Decision.NO_REFER}
     engine = mine.to_dict()["engine"]
     assert (engine["name"], engine["precision"]) == ("tensorrt", "int8")
@@ -221,8 +223,8 @@ def dispositions(
             machine.gpu.fail_at = {len(machine.gpu.calls) + failing: "cudaErrorIllegalAddress"}
         result = screener.screen(image)
     if failing is not None:
-        assert result.eyes[0].quality.reasons == ("engine error",)
-        assert result.eyes[0].labels == ()
+        assert result.eyes[0].fields[0].quality.reasons == ("engine error",)
+        assert result.eyes[0].fields[0].labels == ()
     return [eye.disposition for eye in result.eyes]
 
 
@@ -248,10 +250,10 @@ def test_a_hanging_device_is_ungradable(
         hanging = screener.screen(fundus_png())
         gate.set()
     assert late.disposition is hanging.disposition is Decision.UNGRADABLE
-    assert late.eyes[0].quality.reasons == ("deadline exceeded",)
-    assert late.eyes[0].timings_ms["total"] < 10_000.0
-    assert hanging.eyes[0].quality.reasons == ("engine error",)
-    assert "did not answer within 0.7 s" in str(hanging.eyes[0].error)
+    assert late.eyes[0].fields[0].quality.reasons == ("deadline exceeded",)
+    assert late.eyes[0].fields[0].timings_ms["total"] < 10_000.0
+    assert hanging.eyes[0].fields[0].quality.reasons == ("engine error",)
+    assert "did not answer within 0.7 s" in str(hanging.eyes[0].fields[0].error)
     machine.assert_clean()
 
 

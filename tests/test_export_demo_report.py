@@ -155,8 +155,8 @@ def test_all_text_from_the_data_is_escaped(pictures: ReportPictures) -> None:
     examination = copy.deepcopy(make_screening().eyes[3])
     examination["examination_id"] = _ATTACK
     examination["eyes"][0]["eye"] = _ATTACK
-    examination["eyes"][0]["disposition"] = _ATTACK
-    examination["eyes"][0]["quality"]["reasons"] = [_ATTACK]
+    examination["eyes"][0]["fields"][0]["disposition"] = _ATTACK
+    examination["eyes"][0]["fields"][0]["quality"]["reasons"] = [_ATTACK]
     report = make_report(
         code_version=_ATTACK,
         machine={_ATTACK: _ATTACK},
@@ -285,7 +285,8 @@ def _set(value: dict[str, Any], path: str, number: Any) -> None:
     "path",
     ["student_to_teacher_ratio", "pretraining.gradient_leak", "models.1.latency_ms.p99",
      "targets.0.value", "duration_s.phantom", "data.prevalence.amd",
-     "pretraining.arms.cfp_only.glaucoma.auroc_sd", "screening.eyes.0.eyes.0.timings_ms.total"],
+     "pretraining.arms.cfp_only.glaucoma.auroc_sd",
+     "screening.eyes.0.eyes.0.fields.0.timings_ms.total"],
 )  # fmt: skip
 def test_number_that_is_not_finite_is_refused_and_nothing_written(
     tmp_path: Path, no_pictures: ReportPictures, path: str, number: float

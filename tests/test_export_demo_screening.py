@@ -70,8 +70,8 @@ def test_no_damaged_file_is_no_refer_where_everything_readable_is(
     assert screener.screen(JPEG).disposition is Decision.NO_REFER
     result = screener.screen(DAMAGED[damage])
     assert result.disposition is Decision.UNGRADABLE
-    assert result.eyes[0].quality.reasons in (("image unreadable",), ("image too large",))
-    assert result.eyes[0].labels == ()
+    assert result.eyes[0].fields[0].quality.reasons in (("image unreadable",), ("image too large",))
+    assert result.eyes[0].fields[0].labels == ()
 
 
 def test_permissive_changes_thresholds_only(bundle: Bundle, screener: Screener) -> None:
@@ -123,7 +123,12 @@ def test_a_camera_set_is_screened_patient_by_patient(camera_set: Path, built: Bu
     }
     assert [exam["examination_id"] for exam in summary.eyes] == ["P000001", "P000002"]
     assert [[eye["eye"] for eye in exam["eyes"]] for exam in summary.eyes] == [["OD", "OS"], ["OD"]]
-    assert all(eye["evidence"] is None for exam in summary.eyes for eye in exam["eyes"])
+    assert all(
+        field["evidence"] is None
+        for exam in summary.eyes
+        for eye in exam["eyes"]
+        for field in eye["fields"]
+    )
 
 
 def test_the_unreadable_check_has_a_control(camera_set: Path, built: BuiltBundle) -> None:

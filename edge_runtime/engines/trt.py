@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_runtime.engines import EngineFacts, ModelOutput
+from edge_runtime.engines import MAX_CALLERS, EngineFacts, ModelOutput
 from edge_runtime.engines.io_contract import check_image, to_model_output
 from edge_runtime.engines.owner_thread import OwnerThread
 from edge_runtime.engines.trt_options import TrtOptions
@@ -70,6 +70,11 @@ class TrtEngine:
     def facts(self) -> EngineFacts:
         """What it runs on, and what it had to do without."""
         return self._facts
+
+    @property
+    def max_callers(self) -> int:
+        """One that runs, and those that may wait behind it."""
+        return min(MAX_CALLERS, self._options.max_waiting + 1)
 
     def run(self, image_nhwc: NDArray[np.uint8], *, timeout_s: float | None = None) -> ModelOutput:
         """Run one picture, uint8 (1, S, S, 3) RGB.

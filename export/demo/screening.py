@@ -78,7 +78,7 @@ def screen_camera_set(folder: Path, bundle_dir: Path, *, trusted_keys: Path) -> 
         for patient, pictures in patients.items():
             images = tuple(EyeImage(eye=one.eye, source=one.data) for one in pictures)
             result = screener.screen(
-                Examination(eyes=images, examination_id=patient), evidence=True
+                Examination(images=images, examination_id=patient), evidence=True
             )
             results.append(result)
             for picture, eye in zip(pictures, result.eyes, strict=True):
@@ -178,10 +178,11 @@ def _read_pictures(folder: Path) -> list[_Picture]:
 
 def _shown(patient: str, picture: _Picture, eye: EyeResult, screener: Screener) -> ScreenedEye:
     """What the page shows: the label closest above its threshold, with its evidence."""
-    top = max(eye.labels, key=lambda one: one.probability - one.threshold, default=None)
+    field = eye.fields[0]  # the camera set holds one picture an eye
+    top = max(field.labels, key=lambda one: one.probability - one.threshold, default=None)
     evidence = None
-    if top is not None and eye.evidence is not None:
-        evidence = eye.evidence.maps_lhw[eye.evidence.label_names.index(top.name)]
+    if top is not None and field.evidence is not None:
+        evidence = field.evidence.maps_lhw[field.evidence.label_names.index(top.name)]
     return ScreenedEye(
         examination=patient,
         eye=picture.eye,
@@ -192,7 +193,7 @@ def _shown(patient: str, picture: _Picture, eye: EyeResult, screener: Screener) 
         threshold=None if top is None else top.threshold,
         disposition=eye.disposition.value,
         truth=picture.truth,
-        reason="; ".join(eye.quality.reasons) if eye.disposition is Decision.UNGRADABLE else "",
+        reason="; ".join(eye.reasons),
     )
 
 
@@ -208,5 +209,6 @@ def _photograph(data: bytes, screener: Screener) -> np.ndarray:
 def _without_maps(result: dict[str, Any]) -> dict[str, Any]:
     """The maps are shown as pictures; as numbers they would swamp the report."""
     for eye in result["eyes"]:
-        eye["evidence"] = None
+        for field in eye["fields"]:
+            field["evidence"] = None
     return result

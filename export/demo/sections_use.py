@@ -115,9 +115,14 @@ def _unreadable_table(report: DemoReport) -> Markup:
 
 
 def _eye_table(examinations: Sequence[Mapping[str, Any]]) -> Markup:
-    pairs = [(exam, eye) for exam in examinations for eye in exam["eyes"]]
+    pairs = [
+        (exam, eye, field)
+        for exam in examinations
+        for eye in exam["eyes"]
+        for field in eye["fields"]
+    ]
     pairs_shown = pairs[:_MAX_LISTED]
-    rows = [_eye_row(exam, eye) for exam, eye in pairs_shown]
+    rows = [_eye_row(exam, eye, field) for exam, eye, field in pairs_shown]
     head = ("examination", "eye", "disposition", "leading label", "probability", "threshold",
             "quality", "time")  # fmt: skip
     caption = f"Screened eyes, {len(pairs_shown)} of {len(pairs)} (all in report.json)"
@@ -125,15 +130,17 @@ def _eye_table(examinations: Sequence[Mapping[str, Any]]) -> Markup:
     return data_table(caption, head, rows, words=(1, 2, 3, 6), note=note)
 
 
-def _eye_row(exam: Mapping[str, Any], eye: Mapping[str, Any]) -> tuple[object, ...]:
-    labels = sorted(eye["labels"], key=lambda one: float(one["threshold"] - one["probability"]))
+def _eye_row(
+    exam: Mapping[str, Any], eye: Mapping[str, Any], field: Mapping[str, Any]
+) -> tuple[object, ...]:
+    labels = sorted(field["labels"], key=lambda one: float(one["threshold"] - one["probability"]))
     top = labels[0] if labels else None
-    reasons = ", ".join(eye["quality"]["reasons"]) or "gradable"
-    total = eye["timings_ms"].get("total")
+    reasons = ", ".join(field["quality"]["reasons"]) or "gradable"
+    total = field["timings_ms"].get("total")
     return (
         exam["examination_id"] or "-",
         eye["eye"],
-        mark_disposition(str(eye["disposition"])),
+        mark_disposition(str(field["disposition"])),
         "not run" if top is None else label_words(str(top["name"])),
         "-" if top is None else f"{top['probability']:.3f}",
         "-" if top is None else f"{top['threshold']:.3f}",
