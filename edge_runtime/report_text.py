@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from edge_runtime.agreement import Agreement, Flip
 from edge_runtime.bench import TENSORRT_ROW, TIMED_REGION, BenchReport
@@ -11,9 +10,10 @@ from edge_runtime.bundle import Bundle
 from edge_runtime.doctor import DoctorReport
 from edge_runtime.engines import Engine, EngineFacts
 from edge_runtime.engines.trt_survey import TrtSurvey
-from edge_runtime.eye_pipeline import DOUBTFUL
 from edge_runtime.manifest import SYNTHETIC_WARNING, LabelSpec
-from edge_runtime.result import NOTICE, Decision, EyeResult, FieldResult, ScreeningResult
+from edge_runtime.next_steps import ANSWERS
+from edge_runtime.result import NOTICE, EyeResult, FieldResult, ScreeningResult
+from edge_runtime.result_words import POSITIVE, label_word, printable, told_apart
 from edge_runtime.verify import VerificationReport
 
 __all__ = [
@@ -26,20 +26,18 @@ __all__ = [
     "verification_text",
 ]
 
-WORDS = {
-    Decision.REFER: "REFER",
-    Decision.NO_REFER: "NO REFER",
-    Decision.UNGRADABLE: "UNGRADABLE",
-}
+WORDS = {decision: answer.word for decision, answer in ANSWERS.items()}
 
 
-def screening_text(result: ScreeningResult, paths: Sequence[Path | None], index: int) -> str:
-    """Return the lines of one examination; `paths` are what the operator typed, an eye each."""
+def screening_text(result: ScreeningResult, names: Sequence[str], index: int) -> str:
+    """Return the lines of one examination; `names` are what the operator typed, an eye each."""
     lines: list[str] = []
-    for eye, path in zip(result.eyes, paths, strict=True):
-        lines.extend(_eye_lines(eye, "-" if path is None else printable(str(path)), index))
-    if len(result.eyes) > 1:
-        lines.append(f"[{index}] EXAMINATION     {WORDS[result.disposition]}")
+    for eye, name in zip(result.eyes, names, strict=True):
+        lines.extend(_eye_lines(eye, printable(name), index))
+    if len(result.eyes) > 1 or result.examination_id is not None:
+        which = printable(result.examination_id or "")
+        answer = f"[{index}] {'EXAMINATION':<14}  {WORDS[result.disposition]:<12}  {which}"
+        lines.append(answer.rstrip())
     lines.extend(f"    warning: {printable(warning)}" for warning in result.warnings)
     return "\n".join(lines)
 
@@ -60,25 +58,15 @@ def _field_lines(field: FieldResult) -> Iterator[str]:
     if field.error is not None:
         yield f"    {printable(field.error)}"
     if quality.gradable_probability is not None:
-        found, needed = _told_apart(quality.gradable_probability, quality.gradable_threshold)
+        found, needed = told_apart(quality.gradable_probability, quality.gradable_threshold)
         yield f"    gradable: {found} (at least {needed} is needed)"
     if field.labels:
         yield f"    {'label':<24}{'probability':>12}{'threshold':>12}  decision"
     for label in field.labels:
-        word = "POSITIVE" if label.is_positive else label.decision
-        if field.disposition is Decision.UNGRADABLE and DOUBTFUL not in quality.reasons:
-            word = "not used"  # a probability of a picture that cannot be judged means nothing
-        found, needed = _told_apart(label.probability, label.threshold)
-        yield f"    {label.name:<24}{found:>12}{needed:>12}  {word}"
-
-
-def _told_apart(probability: float, threshold: float) -> tuple[str, str]:
-    """Both with three digits, or with as many as show which one is larger."""
-    for digits in range(3, 10):
-        texts = f"{probability:.{digits}f}", f"{threshold:.{digits}f}"
-        if texts[0] != texts[1]:
-            break
-    return texts
+        word = label_word(field, label)
+        found, needed = told_apart(label.probability, label.threshold)
+        shown = word.upper() if word == POSITIVE else word
+        yield f"    {label.name:<24}{found:>12}{needed:>12}  {shown}"
 
 
 def engine_text(engine: Engine) -> str:
@@ -250,8 +238,3 @@ def _tensorrt_lines(survey: TrtSurvey) -> Iterator[str]:
         else:
             files = ", else ".join(one.files)
             yield f"  {one.precision:<8} {files}, {one.typing}ly typed"
-
-
-def printable(text: str) -> str:
-    """Return the text with control characters replaced, so that no name can move a terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text)

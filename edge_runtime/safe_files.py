@@ -6,11 +6,12 @@ import contextlib
 import os
 import stat
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from edge_runtime.errors import BundleFormatError, BundleIntegrityError
 
-__all__ = ["create_file", "read_file", "write_file"]
+__all__ = ["create_file", "read_file", "write_file", "write_parts"]
 
 
 def read_file(path: Path, *, max_bytes: int) -> bytes:
@@ -45,15 +46,26 @@ def read_file(path: Path, *, max_bytes: int) -> bytes:
 def write_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Write `data` to `path` so that a reader or a power cut sees the old or the new content.
 
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    write_parts(path, (data,), mode=mode)
+
+
+def write_parts(path: Path, parts: Iterable[bytes], *, mode: int = 0o644) -> None:
+    """As `write_file`, for content that comes in parts and is never held whole.
+
     Temporary file in the same folder, fsync, rename, fsync of the folder.
 
     Raises:
         OSError: The folder cannot be written.
+        Exception: Whatever `parts` raises; the old content stays.
     """
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
+            for part in parts:
+                stream.write(part)
             stream.flush()
             os.fsync(descriptor)
         Path(temporary).chmod(mode)
