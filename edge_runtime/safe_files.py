@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edge_runtime.errors import BundleFormatError, BundleIntegrityError
 
-__all__ = ["create_file", "read_file", "write_file", "write_parts"]
+__all__ = ["create_file", "read_file", "sync_folder", "write_file", "write_parts"]
 
 
 def read_file(path: Path, *, max_bytes: int) -> bytes:
@@ -74,7 +74,7 @@ def write_parts(path: Path, parts: Iterable[bytes], *, mode: int = 0o644) -> Non
         with contextlib.suppress(OSError):
             Path(temporary).unlink()
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def create_file(path: Path, data: bytes, *, mode: int) -> None:
@@ -89,10 +89,10 @@ def create_file(path: Path, data: bytes, *, mode: int) -> None:
         stream.write(data)
         stream.flush()
         os.fsync(stream.fileno())
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a rename durable; systems that cannot open a folder skip this."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)

@@ -7,7 +7,6 @@ import sys
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -97,7 +96,6 @@ def run_screen(request: ScreenRequest) -> int:
 
 
 def _run(request: ScreenRequest) -> int:
-    request.reports.require_folders()
     plan = request.inputs.plan()
     for reason, number in plan.skipped.items():
         click.echo(f"skipped {number}: {reason}", err=True)
@@ -107,6 +105,7 @@ def _run(request: ScreenRequest) -> int:
         stack.enter_context(one_opencv_thread())
         screener = stack.enter_context(_open(request))
         answers = _open_answers(request, stack)
+        request.reports.require_folders()
         interruption = stack.enter_context(catch_interrupt())
         teller = _Teller(request, len(plan.examinations))
         run = ScreenRun(
@@ -158,13 +157,13 @@ class _Teller:
 
     def tell(self, done: Done) -> None:
         """Print one answer, with its evidence pictures where they were asked for."""
-        self._progress.clear()
         result = done.screened.result
         if self._request.as_json:
-            _echo_json({"input_index": done.input_index, **result.to_dict()})
+            value = {"input_index": done.input_index, **result.to_dict()}
+            self._print(json.dumps(value, allow_nan=False, separators=(",", ":")))
         else:
             names = [eye.name for eye in done.planned.eyes]
-            click.echo(screening_text(result, names, done.input_index))
+            self._print(screening_text(result, names, done.input_index))
         if self._request.evidence_dir is not None:
             _write_overlays(self._request.evidence_dir, done.input_index, result)
         self.num_done += 1
@@ -178,8 +177,13 @@ class _Teller:
         if self.num_known:
             click.echo(f"taken from the record: {self.num_known} of {self.num_done}", err=True)
         if not self._request.as_json:
-            click.echo(engine)
-            click.echo(NOTICE)
+            click.echo(f"{engine}\n{NOTICE}")
+
+    def _print(self, text: str) -> None:
+        """Print at once, for a pipe; the progress makes room where both share a terminal."""
+        if sys.stdout.isatty():
+            self._progress.clear()
+        click.echo(text)
 
 
 def _exit_code(teller: _Teller, interruption: Interruption, total: int) -> int:
@@ -209,8 +213,3 @@ def _make_folder(folder: Path) -> None:
         raise ConfigError(
             f"--evidence-dir {folder} cannot be made ({error.strerror}); name another folder"
         ) from error
-
-
-def _echo_json(value: dict[str, Any]) -> None:
-    """Print one line of strict JSON; a pipe sees it at once."""
-    click.echo(json.dumps(value, allow_nan=False, separators=(",", ":")))

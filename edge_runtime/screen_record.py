@@ -24,6 +24,7 @@ from typing import Any
 from edge_runtime.errors import ConfigError, DataError
 from edge_runtime.report_entries import Screened
 from edge_runtime.result import ScreeningResult
+from edge_runtime.safe_files import sync_folder
 from edge_runtime.screen_reading import EyeContents
 
 __all__ = ["RECORD_NAME", "ScreenRecord", "record_key"]
@@ -164,11 +165,13 @@ class ScreenRecord:
         flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            return os.open(self._path, flags, 0o600)
+            descriptor = os.open(self._path, flags, 0o600)
         except OSError as error:
             raise ConfigError(
                 f"the record {self._path} cannot be opened ({error.strerror}); name another --out"
             ) from error
+        sync_folder(folder)
+        return descriptor
 
     def _lock(self) -> None:
         """Take the lock that the kernel releases with the process, also with a killed one."""

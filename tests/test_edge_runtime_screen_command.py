@@ -294,6 +294,14 @@ def test_the_reports_are_the_same_after_a_resumed_run(
     assert one == other
 
 
+def test_reports_may_lie_in_the_new_folder_of_the_record(
+    built: BuiltBundle, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "new"
+    run(built.folder, photos, "--out", out, "--csv", out / "t.csv", "--html", out / "r.html")
+    assert sorted(path.name for path in out.iterdir()) == ["r.html", RECORD_NAME, "t.csv"]
+
+
 def test_names_and_pictures_come_into_the_reports_only_when_asked_for(
     built: BuiltBundle, photos: Path, tmp_path: Path
 ) -> None:

@@ -85,8 +85,8 @@ def test_an_answer_is_on_the_disk_before_anyone_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[int] = []
-    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_size))
     with ScreenRecord(tmp_path) as record:
+        monkeypatch.setattr(os, "fsync", lambda one: synced.append(os.fstat(one).st_size))
         record.add("k1", answer())
         assert synced == [(tmp_path / RECORD_NAME).stat().st_size]
         record.add("k2", answer())
