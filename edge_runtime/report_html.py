@@ -104,7 +104,7 @@ def _counts(counts: Counter[str]) -> Markup:
 
 def _summary(entries: Iterable[ReportEntry], options: ReportOptions) -> Iterator[str]:
     names = ("File",) if options.with_names else ()
-    head = ("No.", "Examination", *names, "Answer", "Eyes", "Reasons")
+    head = ("No.", "Answer", "Examination", "Eyes", "Reasons", *names)
     cells = "".join(element("th", cell, scope="col") for cell in head)
     yield f'<div class="scroll" tabindex="0"><table><thead><tr>{cells}</tr></thead><tbody>\n'
     yield from (_summary_row(entry, options) + "\n" for entry in entries)
@@ -114,14 +114,15 @@ def _summary(entries: Iterable[ReportEntry], options: ReportOptions) -> Iterator
 def _summary_row(entry: ReportEntry, options: ReportOptions) -> Markup:
     number = element("a", entry.input_index, href=f"#e{entry.input_index}")
     result = None if entry.screened is None else entry.screened.result
-    cells = [element("td", number), element("td", _identity(entry), class_="name")]
-    if options.with_names:
-        cells.append(element("td", _names(entry.planned.eyes), class_="name"))
-    cells += [
+    cells = [
+        element("td", number),
         element("td", mark(answer_of(entry))),
+        element("td", _identity(entry), class_="name"),
         element("td", "" if result is None else _eye_words(result), class_="eyes-said"),
         element("td", "" if result is None else ", ".join(_all_reasons(result))),
     ]
+    if options.with_names:
+        cells.append(element("td", _names(entry.planned.eyes), class_="name"))
     return element("tr", *cells)
 
 

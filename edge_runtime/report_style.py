@@ -114,7 +114,9 @@ td.eyes-said{white-space:nowrap}
  list-style:none}
 .facts{margin:1rem 0 0}
 footer.end{border-top:2px solid var(--ink);margin-top:2rem;padding-top:.7rem}
-@media (max-width:34rem){.eyes{grid-template-columns:1fr}.verdict b{font-size:1.8rem}}
+@media (max-width:34rem){.eyes{grid-template-columns:1fr}.verdict b{font-size:1.8rem}
+ main{padding:0 .6rem 2rem}.exam{padding:.8rem .6rem}.labels{font-size:.82rem}
+ .labels th,.labels td{padding-right:.25rem;letter-spacing:-.01em}}
 @media print{html{font-size:11px}body{font-size:1rem}main{max-width:none;padding:0}
  .exam{border-color:var(--muted)}
  .verdict b{font-size:2rem}.scroll{overflow:visible}tr{break-inside:avoid}
