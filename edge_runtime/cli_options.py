@@ -14,6 +14,7 @@ __all__ = [
     "example",
     "json_option",
     "precision_option",
+    "provider_option",
     "trusted_keys_option",
 ]
 
@@ -38,6 +39,13 @@ engine_option = click.option(
     default="auto",
     show_default=True,
     help="auto: TensorRT where its engine was built, else ONNX Runtime; the result says which.",
+)
+provider_option = click.option(
+    "--provider",
+    type=click.Choice(["cpu", "cuda", "tensorrt"]),
+    default="cpu",
+    show_default=True,
+    help="Of --engine onnxruntime: what runs the graph; nothing runs in its place.",
 )
 cache_dir_option = click.option(
     "--cache-dir",

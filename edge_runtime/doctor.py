@@ -13,6 +13,7 @@ from typing import Any
 from edge_runtime import __version__
 from edge_runtime.engines import has_tensorrt
 from edge_runtime.engines.cuda_memory import find_bindings
+from edge_runtime.engines.ort_providers import askable_providers
 from edge_runtime.engines.trt_survey import TrtSurvey, survey_tensorrt
 from edge_runtime.opencv_floor import opencv_problem
 from edge_runtime.result import NOTICE
@@ -38,6 +39,8 @@ class DoctorReport:
         engine_reason: Why that one.
         decoder_problem: Why `Screener.open` would refuse this OpenCV, None when it would not.
         providers: Execution providers of the installed onnxruntime.
+        askable_providers: Words that `--provider` would not refuse for want of one; whether its
+            libraries load is seen when it is opened.
         cuda_bindings: By name, why each cannot be used; an empty text says that it can.
         tensorrt: Which TensorRT is here, and which file and typing each precision would get.
         problems: What must be put right, each with its remedy.
@@ -51,6 +54,7 @@ class DoctorReport:
     distributions: dict[str, str | None]
     cpu_features: tuple[str, ...]
     providers: tuple[str, ...]
+    askable_providers: tuple[str, ...]
     cuda_bindings: dict[str, str]
     tensorrt: TrtSurvey
     engine: str | None
@@ -91,6 +95,7 @@ def diagnose(*, find_version: Callable[[str], str | None] | None = None) -> Doct
         distributions=distributions,
         cpu_features=cpu_features(_read_text(Path("/proc/cpuinfo"))),
         providers=providers,
+        askable_providers=askable_providers(providers),
         cuda_bindings=bindings,
         tensorrt=survey,
         engine=_engine(runs, gpu_problems),

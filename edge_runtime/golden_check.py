@@ -20,6 +20,13 @@ from edge_runtime.label_scores import all_labels, probabilities, run_logits, thr
 __all__ = ["GoldenComparison", "compare_golden", "golden_tolerance", "require_golden"]
 
 
+_REMEDIES = {
+    "tensorrt": "build it again (edge-screen engine clear, then engine build), or use "
+    "--engine onnxruntime",
+    "onnxruntime": "use --provider cpu",
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class GoldenComparison:
     """Recorded answers beside those of an engine.
@@ -102,8 +109,8 @@ def require_golden(bundle: Bundle, engine: Engine) -> None:
         raise VerificationError(
             f"the {engine.name} engine ({engine.precision}) of bundle {bundle.manifest.name!r} "
             f"does not give the recorded answers on this device: {found.detail}. Do not screen "
-            "with it: build it again (edge-screen engine clear, then engine build), or use "
-            "--engine onnxruntime, and send the output of edge-screen verify to the maker"
+            f"with it: {_REMEDIES[engine.name]}, and send the output of edge-screen verify to the "
+            "maker"
         )
 
 

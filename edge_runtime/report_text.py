@@ -86,7 +86,8 @@ def bundle_text(bundle: Bundle) -> str:
         *_synthetic_lines(manifest.is_synthetic),
         f"SHA-256    {bundle.sha256}",
         f"signature  {signed if bundle.key_id else 'NOT CHECKED (--allow-unsigned)'}",
-        f"protocol   {protocol.fields_per_eye} field(s) an eye, {protocol.field_degrees:g} degrees",
+        f"protocol   {protocol.fields_per_eye} field(s) an eye, {protocol.field_degrees:g} degrees"
+        + ("; operating points are set on one" if protocol.fields_per_eye > 1 else ""),
         f"cameras    {', '.join(protocol.cameras)}",
         f"input      {manifest.preprocess_spec().size_px} px, "
         f"preprocessing {manifest.preprocessing_sha256[:16]}",
@@ -216,7 +217,8 @@ def doctor_text(report: DoctorReport) -> str:
         + (f", {report.device_model}" if report.device_model else ""),
         f"packages   {packages}",
         f"CPU        {', '.join(report.cpu_features) or 'no INT8 instructions recognised'}",
-        f"providers  {', '.join(report.providers) or 'none'}",
+        f"providers  {', '.join(report.providers) or 'none'} "
+        f"(--provider {' or '.join(report.askable_providers) or 'none'})",
         f"CUDA       {bindings}",
         f"engine     {report.engine or 'NONE'}: {report.engine_reason}",
         *_tensorrt_lines(report.tensorrt),

@@ -14,6 +14,7 @@ from edge_runtime.cli_options import (
     example,
     json_option,
     precision_option,
+    provider_option,
     trusted_keys_option,
 )
 
@@ -61,6 +62,7 @@ _folder = click.Path(path_type=Path, file_okay=False)
 @precision_option
 @allow_unproven_option
 @engine_option
+@provider_option
 @click.option(
     "--threads",
     type=click.IntRange(1, 64),
@@ -87,6 +89,7 @@ def screen(
     precision: str,
     allow_unproven_int8: bool,
     engine: str,
+    provider: str,
     threads: int | None,
     cache_dir: Path | None,
     trusted_keys: Path | None,
@@ -139,6 +142,7 @@ def screen(
         evidence_dir=evidence_dir,
         precision=precision,
         engine=engine,
+        provider=provider,
         num_threads=threads,
         allow_unproven_int8=allow_unproven_int8,
         cache_dir=cache_dir,

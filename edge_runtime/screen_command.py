@@ -72,6 +72,7 @@ class ScreenRequest:
     evidence_dir: Path | None = None
     precision: str = "int8"
     engine: str = "auto"
+    provider: str = "cpu"
     num_threads: int | None = None
     allow_unproven_int8: bool = False
     cache_dir: Path | None = None
@@ -129,6 +130,7 @@ def _open(request: ScreenRequest) -> Screener:
         trusted_keys=request.trusted_keys,
         allow_unproven_int8=request.allow_unproven_int8,
         engine=request.engine,
+        provider=request.provider,
         precision=request.precision,
         cache_dir=request.cache_dir,
     )

@@ -113,6 +113,7 @@ class Screener:
         allow_unproven_int8: bool = False,
         cache_dir: Path | str | None = None,
         tensorrt: TrtOptions | None = None,
+        provider: str = "cpu",
     ) -> Screener:
         """Verify the bundle (signature, hashes, content) and open the engine on its bytes.
 
@@ -127,13 +128,15 @@ class Screener:
             tensorrt: How to run a TensorRT engine; None: the defaults.
             allow_unproven_int8: Answer with an INT8 model whose gate did not pass; every result
                 says so.
+            provider: Execution provider of ONNX Runtime, "cpu", "cuda" or "tensorrt"; one that is
+                asked for and not given is an error.
 
         Raises:
             GateRefusedError: If INT8 is asked for and the gate did not pass.
             BundleError: If the bundle cannot be trusted or used.
             ConfigError: If an argument is out of range.
             EngineError: If the engine cannot be opened, or OpenCV is too old to decode with.
-            VerificationError: If a TensorRT engine does not give the bundle's recorded answers.
+            VerificationError: If an engine on a GPU does not give the bundle's recorded answers.
         """
         require_opencv()
         explicit = None if trusted_keys is None else Path(trusted_keys)
@@ -145,10 +148,12 @@ class Screener:
             num_threads=num_threads,
             cache_dir=None if cache_dir is None else Path(cache_dir),
             tensorrt=tensorrt,
+            provider=provider,
         )
         try:
             screener = cls(bundle, opened, allow_unproven_int8=allow_unproven_int8)
-            if opened.name == "tensorrt":  # compiled on this device, by nobody checked before
+            # Compiled on this device, or kernels of its GPU: checked by nobody before.
+            if opened.name == "tensorrt" or provider != "cpu":
                 require_golden(bundle, opened)
             return screener
         except BaseException:
@@ -238,11 +243,17 @@ class Screener:
         return map_in_order(screen, items, num_threads=num_threads)
 
     def warmup(self, n: int = 3) -> None:
-        """Run the engine `n` times on a grey picture, so that the first patient does not wait.
+        """Screen the bundle's golden photograph, then run the engine `n` times on a grey picture.
+
+        The first picture of a process waits for code pages, tables and buffers of the decoder,
+        the resize and the engine; after this the first patient does not.
 
         Raises:
+            BundleFormatError: If the golden photograph cannot be read out of the bundle.
             EngineError: If the engine fails: better now than with a patient.
         """
+        golden = self._bundle.golden().encoded
+        self._pipeline.screen(EyeImage(source=golden), evidence=False)
         size_px = self._pipeline.spec.size_px
         grey = np.full((1, size_px, size_px, 3), 128, np.uint8)
         for _ in range(n):

@@ -42,7 +42,8 @@ class ExportConfig:
         name: of the model.
         version: of the model.
         cameras: camera families it may be used with; empty is allowed for phantom data only.
-        fields_per_eye: photographs an eye.
+        fields_per_eye: photographs an eye, 1 or 2. Operating points are set on single pictures;
+            with two, either of which can refer, sensitivity rises and specificity falls.
         field_degrees: field of view of a photograph.
         num_golden: golden pictures, at least 2.
         atol_probability_fp32: how far a machine's FP32 probability may be off. Kernels sum in

@@ -32,6 +32,13 @@ _NOTICE = "research use only; not a medical device"
     show_default=True,
     help="Field of view of the photographs.",
 )
+@click.option(
+    "--fields-per-eye",
+    type=click.IntRange(1, 2),
+    default=1,
+    show_default=True,
+    help="Photographs of an eye that its decision needs. Operating points stay those of one.",
+)
 @click.option("--num-golden", type=click.IntRange(2, 256), default=8, show_default=True)
 @click.option(
     "--max-size-mib",
@@ -49,6 +56,7 @@ def export(
     model_version: str,
     cameras: tuple[str, ...],
     field_degrees: float,
+    fields_per_eye: int,
     num_golden: int,
     max_size_mib: float,
     as_json: bool,
@@ -70,6 +78,7 @@ def export(
         version=model_version,
         cameras=cameras,
         field_degrees=field_degrees,
+        fields_per_eye=fields_per_eye,
         num_golden=num_golden,
         max_size_mib=max_size_mib,
     )

@@ -36,6 +36,11 @@ def _lines(manifest: Manifest) -> Iterator[str]:
         f"Pictures: {protocol.fields_per_eye} field(s) an eye of {protocol.field_degrees:g} "
         f"degrees; cameras: {', '.join(protocol.cameras)}."
     )
+    if protocol.fields_per_eye > 1:
+        yield (
+            "Either field can refer the eye, and both must be clear to clear it. Operating points "
+            "are set on single pictures: by the eye, sensitivity is higher and specificity lower."
+        )
     yield f"Input: {manifest.preprocessing['size_px']} px square around the field of view."
     yield ""
     yield "## Where it comes from"

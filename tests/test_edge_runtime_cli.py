@@ -421,6 +421,21 @@ def test_the_guides_name_every_reason_and_every_field(built: BuiltBundle, image:
         assert f"`{name}`" in vendor, name
 
 
+def test_a_provider_that_is_not_there_is_refused_and_nothing_is_screened(
+    built: BuiltBundle, image: Path
+) -> None:
+    common = ("screen", built.folder, image, "--json", "--engine", "onnxruntime")
+    result = run(*common, "--provider", "cuda")
+    assert result.exit_code == 5
+    assert "onnxruntime-gpu" in result.stderr
+    assert result.stdout == ""
+    (value,) = lines(run(*common, "--provider", "cpu"))
+    assert value["engine"]["details"]["provider"] == "CPUExecutionProvider"
+    result = run("screen", built.folder, image, "--provider", "cuda")
+    assert result.exit_code == 2
+    assert "engine 'onnxruntime'" in result.stderr
+
+
 def test_an_unproven_int8_model_is_refused_unless_told_aloud(tmp_path: Path, image: Path) -> None:
     unproven = build_bundle(tmp_path / "b" / "bundle", gate_status="not_shown")
     result = run("screen", unproven.folder, image)

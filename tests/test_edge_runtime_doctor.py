@@ -37,6 +37,8 @@ def test_a_healthy_machine_has_no_problem() -> None:
     assert "CPUExecutionProvider" in report.providers
     assert json.loads(json.dumps(report.to_dict()))["can_screen"] is True
     assert "PROBLEM" not in doctor_text(report)
+    assert "cpu" in report.askable_providers
+    assert "CPUExecutionProvider (--provider cpu" in doctor_text(report)
 
 
 @pytest.mark.parametrize(

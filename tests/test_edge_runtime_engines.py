@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,15 +16,16 @@ import pytest
 from bundle_factory import LABELS, SIZE_PX, build_bundle, tiny_onnx
 from onnx import TensorProto, helper
 
-from edge_runtime.bundle import Bundle, read_bundle
+from edge_runtime.bundle import MODEL_FILES, Bundle, read_bundle
 from edge_runtime.engines import open_engine
 from edge_runtime.engines.ort import OrtEngine
+from edge_runtime.engines.ort_providers import ORT_PROVIDERS, OrtProvider, askable_providers
 from edge_runtime.errors import ConfigError, EngineError
 
 
-def engine(model: bytes | None = None, **changes: int) -> OrtEngine:
+def engine(model: bytes | None = None, **changes: Any) -> OrtEngine:
     """The tiny graph opened, with changes."""
-    values = {"size_px": SIZE_PX, "num_labels": len(LABELS), **changes}
+    values: dict[str, Any] = {"size_px": SIZE_PX, "num_labels": len(LABELS), **changes}
     return OrtEngine(tiny_onnx() if model is None else model, precision="fp32", **values)
 
 
@@ -157,46 +160,162 @@ def test_output_that_is_not_finite_is_an_engine_error(rng: np.random.Generator) 
         opened.run(pictures(rng, 1)[0])
 
 
-def _fake_onnxruntime(providers: list[str], run: Callable[..., object]) -> ModuleType:
-    class Session:
-        def __init__(self, model: bytes, _options: object, **_asked: object) -> None:
-            assert isinstance(model, bytes)
+class FakeOnnxruntime(ModuleType):
+    """An onnxruntime with the providers that a test wants, which notes what it was asked for.
 
-        def get_providers(self) -> list[str]:
-            return providers
+    `available` is what the package was built with, `given` what a session ends up with: as the
+    real one, it opens on something else where a library is missing.
+    """
 
-        def get_inputs(self) -> list[SimpleNamespace]:
-            shape = [1, SIZE_PX, SIZE_PX, 3]
-            return [SimpleNamespace(name="image_nhwc", type="tensor(uint8)", shape=shape)]
+    def __init__(
+        self,
+        available: Sequence[str],
+        given: Sequence[str],
+        run: Callable[..., object] = lambda *_: None,
+    ) -> None:
+        super().__init__("onnxruntime")
+        self.__version__ = "0"
+        self.available, self.given, self.run_graph = list(available), list(given), run
+        self.asked: dict[str, object] = {}
+        self.model = b""
+        self.config: dict[str, str] = {}
+        self.num_disabled_fallbacks = 0
+        self.SessionOptions = lambda: SimpleNamespace(
+            add_session_config_entry=self.config.__setitem__
+        )
 
-        def get_outputs(self) -> list[SimpleNamespace]:
-            shapes = {
-                "logits": [1, 2],
-                "gradability_logit": [1, 1],
-                "embedding": [1, 4],
-                "evidence": [1, 2, 3, 3],
-            }
-            return [
+    def get_available_providers(self) -> list[str]:
+        return self.available
+
+    def InferenceSession(self, model: bytes, _options: object, **asked: object) -> SimpleNamespace:
+        assert isinstance(model, bytes)
+        self.model, self.asked = model, asked
+        shapes = {
+            "logits": [1, 2],
+            "gradability_logit": [1, 1],
+            "embedding": [1, 4],
+            "evidence": [1, 2, 3, 3],
+        }
+        image = SimpleNamespace(
+            name="image_nhwc", type="tensor(uint8)", shape=[1, SIZE_PX, SIZE_PX, 3]
+        )
+
+        def disable_fallback() -> None:
+            self.num_disabled_fallbacks += 1
+
+        return SimpleNamespace(
+            disable_fallback=disable_fallback,
+            get_providers=lambda: self.given,
+            get_inputs=lambda: [image],
+            get_outputs=lambda: [
                 SimpleNamespace(name=n, type="tensor(float)", shape=s) for n, s in shapes.items()
-            ]
-
-        def run(self, *args: object) -> object:
-            return run(*args)
-
-    class Options:
-        def add_session_config_entry(self, key: str, value: str) -> None:
-            assert (key, value) == ("session.intra_op.allow_spinning", "0")
-
-    fake = ModuleType("onnxruntime")
-    fake.InferenceSession, fake.SessionOptions, fake.__version__ = Session, Options, "0"
-    return fake
+            ],
+            run=self.run_graph,
+        )
 
 
-def test_another_provider_than_asked_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = _fake_onnxruntime(["CUDAExecutionProvider", "CPUExecutionProvider"], lambda *_: None)
+CPU, CUDA, TRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+EVERY = (TRT, CUDA, CPU)
+
+
+@pytest.mark.parametrize(
+    ("provider", "given"),
+    [
+        ("cpu", [CUDA, CPU]),
+        ("cpu", [CUDA]),
+        ("cpu", []),
+        ("cuda", [CPU]),
+        ("cuda", [CPU, CUDA]),
+        ("cuda", [TRT, CUDA, CPU]),
+        ("cuda", []),
+        ("tensorrt", [CPU]),
+        ("tensorrt", [CUDA, CPU]),
+        ("tensorrt", [TRT, CUDA, CPU]),
+    ],
+)
+def test_another_provider_than_asked_is_refused(
+    monkeypatch: pytest.MonkeyPatch, provider: str, given: list[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", FakeOnnxruntime(EVERY, given))
+    with pytest.raises(EngineError, match=f"asked for provider '{provider}'.*install"):
+        engine(provider=provider)
+
+
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+def test_a_provider_that_onnxruntime_lacks_is_named_with_what_to_install(provider: str) -> None:
+    """The real onnxruntime of this environment has neither."""
+    with pytest.raises(EngineError, match=rf"'{provider}' is not in.*{CPU}.*onnxruntime-gpu"):
+        engine(provider=provider)
+
+
+def test_an_unknown_provider_is_refused() -> None:
+    with pytest.raises(ConfigError, match="provider is 'rocm'; use one of cpu, cuda, tensorrt"):
+        engine(provider="rocm")
+
+
+@pytest.mark.parametrize(
+    ("provider", "name", "int8_file"),
+    [("cpu", CPU, "int8_cpu"), ("cuda", CUDA, "int8"), ("tensorrt", TRT, "int8")],
+)
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_each_provider_gets_its_file_and_no_way_to_fall_back(
+    monkeypatch: pytest.MonkeyPatch,
+    marked: Bundle,
+    provider: str,
+    name: str,
+    int8_file: str,
+    precision: str,
+) -> None:
+    fake = FakeOnnxruntime(EVERY, [name] if provider == "cpu" else [name, CPU])
     monkeypatch.setitem(sys.modules, "onnxruntime", fake)
-    with pytest.raises(EngineError, match="asked for"):
-        engine()
+    opened = open_engine(marked, engine="onnxruntime", precision=precision, provider=provider)
+    assert fake.model == marked.model_bytes(precision if precision == "fp32" else int8_file)
+    assert (opened.name, opened.precision) == ("onnxruntime", precision)
+    assert opened.facts.details["provider"] == name
+    assert fake.asked["providers"] == [name]
+    assert fake.asked["enable_fallback"] == 0
+    assert fake.num_disabled_fallbacks == 1
+    (options,) = fake.asked["provider_options"]  # type: ignore[misc]
+    assert options.get("trt_int8_enable") == (
+        "1" if (provider, precision) == ("tensorrt", "int8") else None
+    )
+    assert fake.config == {
+        "session.intra_op.allow_spinning": "0",
+        **({} if provider == "cpu" else {"session.disable_cpu_ep_fallback": "1"}),
+    }
+
+
+@pytest.fixture
+def marked(bundle: Bundle) -> Bundle:
+    """The bundle with another model in every file, so that the files can be told apart."""
+    contents = {name: data + name.encode() for name, data in bundle.contents.items()}
+    assert len({contents[MODEL_FILES[one]] for one in ("fp32", "int8", "int8_cpu")}) == 3
+    return replace(bundle, contents=contents)
+
+
+@pytest.mark.parametrize("name", ["auto", "tensorrt"])
+def test_a_provider_needs_the_engine_that_has_providers(bundle: Bundle, name: str) -> None:
+    with pytest.raises(ConfigError, match="engine 'onnxruntime'"):
+        open_engine(bundle, engine=name, provider="cuda")
+
+
+def test_the_real_onnxruntime_refuses_a_graph_that_would_run_on_the_cpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Azure's provider is in every build and knows no node, so all would go to the CPU."""
+    import onnxruntime
+
+    azure = OrtProvider(word="azure", name="AzureExecutionProvider", install="install it")
+    if azure.name not in onnxruntime.get_available_providers():
+        pytest.skip("this build of onnxruntime has no AzureExecutionProvider")
+    monkeypatch.setitem(ORT_PROVIDERS, "azure", azure)  # type: ignore[arg-type]
+    with pytest.raises(EngineError, match=r"assigned to the default CPU EP.*install it"):
+        engine(provider="azure")
+
+
+def test_askable_providers_are_those_that_are_there() -> None:
+    assert askable_providers((CUDA, "AzureExecutionProvider", CPU)) == ("cpu", "cuda")
+    assert askable_providers(()) == ()
 
 
 def test_a_failing_run_is_an_engine_error(
@@ -205,9 +324,7 @@ def test_a_failing_run_is_an_engine_error(
     def fail(*_: object) -> object:
         raise RuntimeError("kernel failed")
 
-    monkeypatch.setitem(
-        sys.modules, "onnxruntime", _fake_onnxruntime(["CPUExecutionProvider"], fail)
-    )
+    monkeypatch.setitem(sys.modules, "onnxruntime", FakeOnnxruntime(EVERY, [CPU], fail))
     with pytest.raises(EngineError, match="kernel failed"):
         engine().run(pictures(rng, 1)[0])
 
@@ -250,7 +367,13 @@ def test_auto_says_why_it_is_onnxruntime(bundle: Bundle, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize(
     "changes",
-    [{"engine": "openvino"}, {"precision": "fp16"}, {"precision": "bf16"}, {"num_threads": 0}],
+    [
+        {"engine": "openvino"},
+        {"precision": "fp16"},
+        {"precision": "bf16"},
+        {"num_threads": 0},
+        {"provider": "gpu"},
+    ],
 )
 def test_unknown_settings_are_refused(bundle: Bundle, changes: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="use"):

@@ -14,60 +14,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bundle_factory import BuiltBundle, build_bundle, fundus_png
+from screener_factory import GOOD, OTHER, FakeEngine, with_band
 
 from edge_runtime import eye_pipeline
 from edge_runtime.bundle import Bundle, read_bundle
-from edge_runtime.engines import EngineFacts, ModelOutput
+from edge_runtime.engines import ModelOutput
 from edge_runtime.errors import (
     BundleFormatError,
     BundleSignatureError,
     ConfigError,
     EngineError,
     GateRefusedError,
+    VerificationError,
 )
 from edge_runtime.examination import Examination, EyeImage
 from edge_runtime.eye_pipeline import DOUBTFUL, LOW_GRADABILITY
-from edge_runtime.manifest import SYNTHETIC_WARNING, AbstentionBand
+from edge_runtime.manifest import SYNTHETIC_WARNING
 from edge_runtime.preprocess import load_for_model
 from edge_runtime.result import Decision, ScreeningResult
 from edge_runtime.screener import FP32_WARNING, SAME_IMAGE, UNPROVEN_WARNING, Screener
-
-GOOD = fundus_png()
-OTHER = fundus_png(seed=1)
-
-
-class FakeEngine:
-    """An engine whose answer, or whose failure, the test chooses."""
-
-    name = "onnxruntime"
-    precision = "int8"
-    facts = EngineFacts()
-
-    def __init__(
-        self,
-        logits: tuple[float, float] = (-3.0, -3.0),
-        *,
-        gradability: float = 3.0,
-        before: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.logits, self.gradability, self.before = logits, gradability, before
-        self.num_runs = 0
-        self.timeout_s: float | None = None
-
-    def run(self, image_nhwc: np.ndarray, *, timeout_s: float | None = None) -> ModelOutput:
-        self.timeout_s = timeout_s
-        assert image_nhwc.ndim == 4
-        self.num_runs += 1
-        self.before()
-        return ModelOutput(
-            logits=np.array(self.logits, np.float32),
-            gradability_logit=self.gradability,
-            embedding=np.zeros(4, np.float32),
-            evidence=np.full((2, 3, 3), self.logits[0], np.float32),
-        )
-
-    def close(self) -> None:
-        """Nothing to release."""
 
 
 @pytest.fixture(scope="module")
@@ -144,14 +109,6 @@ def test_logits_decide(bundle: Bundle, logits: tuple[float, float], decision: De
     assert result.eyes[0].fields[0].quality.gradable
 
 
-def _with_band(bundle: Bundle, low: float) -> Bundle:
-    """The bundle with an abstention band on its first label."""
-    first, second = bundle.manifest.labels
-    band = AbstentionBand(low=low, risk=0.1, num_patients=40)
-    labels = (replace(first, abstention=band), second)
-    return replace(bundle, manifest=replace(bundle.manifest, labels=labels))
-
-
 @pytest.mark.parametrize(
     ("logits", "decision", "reasons"),
     [
@@ -165,7 +122,7 @@ def _with_band(bundle: Bundle, low: float) -> Bundle:
 def test_a_doubtful_label_is_ungradable_unless_another_is_positive(
     bundle: Bundle, logits: tuple[float, float], decision: Decision, reasons: tuple[str, ...]
 ) -> None:
-    result = Screener(_with_band(bundle, 0.2), FakeEngine(logits)).screen(GOOD)
+    result = Screener(with_band(bundle, 0.2), FakeEngine(logits)).screen(GOOD)
     (eye,) = result.eyes[0].fields
     assert result.disposition is decision
     assert eye.quality.reasons == reasons
@@ -420,3 +377,33 @@ def test_the_fp32_model_says_whose_operating_points_it_uses(built: BuiltBundle) 
             built.folder, trusted_keys=built.trusted_keys, precision=precision
         ) as screener:
             assert (FP32_WARNING in screener.screen(GOOD).warnings) == warns
+
+
+def test_an_engine_on_a_gpu_must_give_the_golden_answers(
+    built: BuiltBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[bool] = []
+
+    class OnGpu(FakeEngine):
+        def close(self) -> None:
+            closed.append(True)
+
+    monkeypatch.setattr("edge_runtime.screener.open_engine", lambda *_, **__: OnGpu((9.0, 9.0)))
+    where = {"trusted_keys": built.trusted_keys, "engine": "onnxruntime"}
+    with pytest.raises(VerificationError, match="--provider cpu"):
+        Screener.open(built.folder, **where, provider="cuda")
+    assert closed == [True]
+    Screener.open(built.folder, **where, provider="cpu").close()
+
+
+def test_a_provider_that_is_not_there_is_an_error_and_nothing_runs_in_its_place(
+    built: BuiltBundle,
+) -> None:
+    for provider in ("cuda", "tensorrt"):
+        with pytest.raises(EngineError, match="onnxruntime-gpu"):
+            Screener.open(
+                built.folder,
+                trusted_keys=built.trusted_keys,
+                engine="onnxruntime",
+                provider=provider,
+            )

@@ -271,6 +271,7 @@ def test_a_call_whose_time_is_over_is_not_run(jetson: Machine, rng: np.random.Ge
 
 def test_a_full_queue_refuses_at_once(jetson: Machine, rng: np.random.Generator) -> None:
     engine, gate = jetson.engine(max_waiting=1, run_timeout_s=30.0), threading.Event()
+    assert engine.max_callers == 2  # one that runs, one that waits
     image = pictures(rng, 1)[0]
     slow_machine(jetson, gate)
     with ThreadPoolExecutor(2) as pool:

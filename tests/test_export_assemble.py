@@ -92,6 +92,8 @@ def test_the_card_says_what_matters(bundle_dir) -> None:
     card = (bundle_dir / "MODEL_CARD.md").read_text()
     for words in ("not a medical device", "synthetic", *LABELS, "0.9870", "## Limits"):
         assert words in card
+    assert "1 field(s) an eye" in card
+    assert "Either field" not in card
 
 
 def test_an_existing_folder_is_left_alone(student_dir, phantom_dir, tmp_path) -> None:
@@ -133,6 +135,7 @@ def test_origin_is_read_strictly(tmp_path) -> None:
 def test_the_command(student_dir, phantom_dir, tmp_path) -> None:
     command = ["--student", str(student_dir), "--data", str(phantom_dir), "--name", "tiny"]
     command += ["--version", "2.0", "--out", str(tmp_path / "bundle"), "--camera", "Cam A"]
+    command += ["--fields-per-eye", "2"]
     outcome = CliRunner().invoke(export_command, [*command, "--json"])
     assert outcome.exit_code == 0, outcome.output
     printed = json.loads(outcome.stdout)
@@ -140,4 +143,8 @@ def test_the_command(student_dir, phantom_dir, tmp_path) -> None:
     assert max(printed["parity"]["difference_of_range"].values()) < 1e-4
     manifest = read_bundle(tmp_path / "bundle", trusted_keys=None, require_signature=False).manifest
     assert manifest.protocol.cameras == ("Cam A",)
+    assert manifest.protocol.fields_per_eye == 2
+    card = (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
+    assert "2 field(s) an eye" in card
+    assert "sensitivity is higher and specificity lower" in card
     assert dict(manifest.files) == printed["files"]

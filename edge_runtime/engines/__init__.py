@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from edge_runtime.engines.ort_providers import find_provider
 from edge_runtime.errors import ConfigError, EngineNotBuiltError
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ __all__ = [
     "Engine",
     "EngineFacts",
     "ModelOutput",
-    "bundle_precision",
     "has_tensorrt",
     "open_engine",
 ]
@@ -107,11 +107,6 @@ class Engine(Protocol):
         """Release the engine; a later `run` raises EngineError."""
 
 
-def bundle_precision(precision: str) -> str:
-    """Return the name that the bundle's files use for a precision on the CPU."""
-    return {"fp32": "fp32", "int8": "int8_cpu"}[precision]
-
-
 def open_engine(
     bundle: Bundle,
     *,
@@ -120,6 +115,7 @@ def open_engine(
     num_threads: int = 1,
     cache_dir: Path | None = None,
     tensorrt: TrtOptions | None = None,
+    provider: str = "cpu",
 ) -> Engine:
     """Open the engine that was asked for on the verified bytes of the bundle.
 
@@ -136,6 +132,8 @@ def open_engine(
             threads instead).
         cache_dir: Root of the engine cache; None: see `trt_cache.cache_root`.
         tensorrt: How to run a TensorRT engine; None: the defaults of `TrtOptions`.
+        provider: Execution provider of ONNX Runtime: "cpu", "cuda" or "tensorrt". The last two
+            need `engine="onnxruntime"`, and nothing runs in their place.
 
     Raises:
         ConfigError: If an argument is unknown or out of range.
@@ -149,8 +147,13 @@ def open_engine(
         raise ConfigError(f"precision is {precision!r}; use one of {words}")
     if not 1 <= num_threads <= 64:
         raise ConfigError(f"num_threads is {num_threads}; use 1 to 64")
+    if not find_provider(provider).is_cpu and engine != "onnxruntime":
+        raise ConfigError(
+            f"provider {provider!r} is one of ONNX Runtime and engine is {engine!r}; use engine "
+            "'onnxruntime' with it"
+        )
     if engine == "onnxruntime":
-        return _open_onnxruntime(bundle, precision, num_threads, EngineFacts())
+        return _open_onnxruntime(bundle, precision, num_threads, EngineFacts(), provider)
     if engine == "tensorrt":
         return _open_tensorrt(bundle, precision, cache_dir, tensorrt, EngineFacts())
     if not has_tensorrt():
@@ -196,7 +199,7 @@ def _open_tensorrt(
 
 
 def _open_onnxruntime(
-    bundle: Bundle, precision: str, num_threads: int, facts: EngineFacts
+    bundle: Bundle, precision: str, num_threads: int, facts: EngineFacts, provider: str = "cpu"
 ) -> Engine:
     from edge_runtime.engines.ort import OrtEngine
 
@@ -206,10 +209,11 @@ def _open_onnxruntime(
             f"{', '.join(PRECISIONS)}, or engine 'tensorrt' with an engine built for it"
         )
     return OrtEngine(
-        bundle.model_bytes(bundle_precision(precision)),
+        bundle.model_bytes(find_provider(provider).bundle_precision(precision)),
         precision=precision,
         size_px=bundle.manifest.preprocess_spec().size_px,
         num_labels=len(bundle.manifest.labels),
         num_threads=num_threads,
+        provider=provider,
         facts=facts,
     )
