@@ -14,7 +14,7 @@ from edge_runtime.batch import one_opencv_thread
 from edge_runtime.errors import ConfigError
 from edge_runtime.examination_list import read_examinations
 from edge_runtime.overlay import overlay_png
-from edge_runtime.report_text import engine_text, screening_text
+from edge_runtime.preprocess import load_for_model
 from edge_runtime.result import NOTICE, Decision, ScreeningResult
 from edge_runtime.screen_answers import Answers, Forgotten, KeptInMemory
 from edge_runtime.screen_inputs import plan_images, plan_two_eyes
@@ -29,6 +29,7 @@ from edge_runtime.screen_record import ScreenRecord
 from edge_runtime.screen_reports import ReportFiles, write_reports
 from edge_runtime.screen_run import Done, ScreenRun
 from edge_runtime.screener import Screener
+from edge_runtime.screening_text import engine_text, screening_text
 
 __all__ = ["UNGRADABLE_EXIT_CODE", "ScreenInputs", "ScreenRequest", "run_screen"]
 
@@ -120,7 +121,7 @@ def _run(request: ScreenRequest) -> int:
         )
         run.run()
         teller.end(engine_text(screener.engine))
-        write_reports(request.reports, run.entries, screener.bundle)
+        _write_reports(request, run, screener)
         return _exit_code(teller, interruption, len(plan.examinations))
 
 
@@ -147,6 +148,17 @@ def _open_answers(request: ScreenRequest, stack: ExitStack) -> Answers:
             err=True,
         )
     return record
+
+
+def _write_reports(request: ScreenRequest, run: ScreenRun, screener: Screener) -> None:
+    manifest = screener.bundle.manifest
+    spec = manifest.preprocess_spec()
+    write_reports(
+        request.reports,
+        run.entries,
+        labels=manifest.label_names,
+        load_square=lambda data: load_for_model(data, spec)[1].image_hwc,
+    )
 
 
 class _Teller:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,17 +11,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_runtime.bundle import Bundle
 from edge_runtime.errors import ConfigError, ImageError
 from edge_runtime.image import DecodeLimits
-from edge_runtime.preprocess import PreprocessSpec, load_for_model
 from edge_runtime.report_csv import csv_lines
 from edge_runtime.report_entries import ReportEntry
 from edge_runtime.report_html import PictureOf, ReportOptions, html_parts
 from edge_runtime.safe_files import write_parts
 from edge_runtime.screen_plan import PlannedPicture
 
-__all__ = ["ReportFiles", "picture_maker", "write_reports"]
+__all__ = ["LoadSquare", "ReportFiles", "picture_maker", "write_reports"]
+
+# From a file's bytes to the model's input, uint8 (S, S, 3) RGB; raises ImageError.
+LoadSquare = Callable[[bytes], NDArray[np.uint8]]
 
 _SHOWN_PX = 320
 _JPEG_QUALITY = 88
@@ -53,31 +54,34 @@ class ReportFiles:
 
 
 def write_reports(
-    files: ReportFiles, read_entries: Callable[[], Iterator[ReportEntry]], bundle: Bundle
+    files: ReportFiles,
+    read_entries: Callable[[], Iterator[ReportEntry]],
+    *,
+    labels: Sequence[str],
+    load_square: LoadSquare,
 ) -> None:
     """Write the reports that were asked for.
 
     Args:
         files: Which, and where.
         read_entries: Gives all examinations of the run in order, anew for each call.
-        bundle: What screened them.
+        labels: Names of the bundle's labels, in its order.
+        load_square: Gives the picture that the model saw of a file's bytes.
 
     Raises:
         ConfigError: If a file cannot be written.
     """
     if files.csv_path is not None:
-        labels = bundle.manifest.label_names
         _write(files.csv_path, csv_lines(read_entries(), labels, with_names=files.with_names))
     if files.html_path is not None:
-        spec = bundle.manifest.preprocess_spec()
         options = ReportOptions(
             with_names=files.with_names,
-            picture_of=picture_maker(spec) if files.with_pictures else None,
+            picture_of=picture_maker(load_square) if files.with_pictures else None,
         )
         _write(files.html_path, html_parts(read_entries, options))
 
 
-def picture_maker(spec: PreprocessSpec) -> PictureOf:
+def picture_maker(load_square: LoadSquare) -> PictureOf:
     """Return a function that gives the JPEG of what the model saw.
 
     The file is read again, because a record holds no picture. Where it is gone, or has another
@@ -89,10 +93,9 @@ def picture_maker(spec: PreprocessSpec) -> PictureOf:
         if data is None or hashlib.sha256(data).hexdigest() != sha256:
             return None
         try:
-            _, preprocessed = load_for_model(data, spec)
+            return _jpeg(load_square(data))
         except ImageError:
             return None
-        return _jpeg(preprocessed.image_hwc)
 
     return picture_of
 
