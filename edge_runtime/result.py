@@ -295,7 +295,10 @@ class ScreeningResult:
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse a disposition that the eyes do not carry, and a 'no refer' on a shared file."""
+        """Refuse an eye twice, a disposition that no eye carries, a 'no refer' on a shared file."""
+        names = [eye.eye for eye in self.eyes]
+        if len(set(names)) < len(names):
+            raise ValueError(f"an eye is listed twice: {names}; its pictures are its fields")
         _check_worst_decides(self.disposition, [eye.disposition for eye in self.eyes], "eyes")
         fields = [one for eye in self.eyes for one in eye.fields]
         counts = Counter(one.image_sha256 for one in fields)

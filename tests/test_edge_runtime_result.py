@@ -144,7 +144,7 @@ def test_refer_needs_a_positive_label() -> None:
 
 
 def test_examination_cannot_be_better_than_its_worst_eye() -> None:
-    clear, unknown, sick = eye(CLEAR), eye(UNKNOWN), eye(SICK)
+    clear, unknown, sick = eye(CLEAR), eye(UNKNOWN, name="OS"), eye(SICK, name="unspecified")
     for eyes in [(), (unknown,), (clear, unknown), (clear, sick), (sick, unknown)]:
         with pytest.raises(ValueError, match="contradicts the eyes"):
             result(Decision.NO_REFER, *eyes)
@@ -153,6 +153,11 @@ def test_examination_cannot_be_better_than_its_worst_eye() -> None:
             result(Decision.UNGRADABLE, *eyes)
     assert result(Decision.NO_REFER, clear).decided
     assert not result(Decision.UNGRADABLE, unknown).decided
+
+
+def test_an_eye_is_listed_once() -> None:
+    with pytest.raises(ValueError, match="listed twice"):
+        result(Decision.REFER, eye(SICK), eye(UNKNOWN))
 
 
 def test_an_eye_cannot_be_better_than_its_worst_field() -> None:
