@@ -86,10 +86,12 @@ class Interruption:
 def catch_interrupt() -> Iterator[Interruption]:
     """Turn the first Ctrl-C into a request to end; the second one breaks off at once.
 
-    Outside the main thread, where signals cannot be caught, nothing is changed.
+    Outside the main thread, where signals cannot be caught, and where the shell had Ctrl-C
+    ignored (a job in the background), nothing is changed.
     """
     interruption = Interruption()
-    if threading.current_thread() is not threading.main_thread():
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         yield interruption
         return
 
