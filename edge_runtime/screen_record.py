@@ -23,7 +23,7 @@ from typing import Any
 
 from edge_runtime.errors import ConfigError, DataError
 from edge_runtime.report_entries import Screened
-from edge_runtime.result import ScreeningResult
+from edge_runtime.result import SCHEMA_VERSION, ScreeningResult
 from edge_runtime.safe_files import sync_folder
 from edge_runtime.screen_reading import EyeContents
 
@@ -52,7 +52,8 @@ def record_key(
     """
     name, precision, facts = engine
     details = {k: v for k, v in facts.items() if k not in _NO_PART_OF_THE_ANSWER}
-    value = [contents, bundle_sha256, name, precision, details, software_version]
+    versions = [SCHEMA_VERSION, software_version]
+    value = [contents, bundle_sha256, name, precision, details, versions]
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 

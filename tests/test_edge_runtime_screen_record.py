@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from screen_factory import field_result, screened, screening_result
 
+from edge_runtime import screen_record
 from edge_runtime.errors import ConfigError, DataError
 from edge_runtime.report_entries import Screened
 from edge_runtime.result import ScreeningResult
@@ -52,6 +53,12 @@ def test_the_key_covers_everything_that_the_answer_depends_on() -> None:
     ]
     assert len(set(keys)) == len(keys)
     assert key(engine=(*ENGINE[:2], {**ENGINE[2], "chosen": "asked for", "threads": "4"})) == key()
+
+
+def test_an_answer_of_another_schema_is_never_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = key()
+    monkeypatch.setattr(screen_record, "SCHEMA_VERSION", 99)
+    assert key() != before
 
 
 def test_an_answer_comes_back_as_it_was_given(tmp_path: Path) -> None:
