@@ -8,8 +8,17 @@ from pathlib import Path
 import click
 
 from edge_runtime import __version__
+from edge_runtime.cli_options import (
+    bundle_argument,
+    cache_dir_option,
+    example,
+    json_option,
+    precision_option,
+    trusted_keys_option,
+)
 from edge_runtime.command_group import CommandGroup
 from edge_runtime.engine_cli import engine
+from edge_runtime.screen_cli import screen
 
 __all__ = ["main"]
 
@@ -25,50 +34,9 @@ Exit codes:
   4 bundle refused            5 inference engine failed
   6, 7, 9 workstation commands: data set, checkpoint, parity
   8 the INT8 model has not passed its gate
-  10 bundle not reproduced here (verify, screen with TensorRT)
+  10 bundle not reproduced here (verify, screen with TensorRT)    130 interrupted (Ctrl-C)
 Research use only; not a medical device.
 """
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
-_trusted_keys = click.option(
-    "--trusted-keys",
-    type=click.Path(path_type=Path),
-    metavar="PATH",
-    help="Public key file, or folder of *.pub. [default: EDGE_SCREEN_TRUSTED_KEYS, "
-    "then the folder trusted_keys beside the bundle]",
-)
-_precision = click.option(
-    "--precision",
-    type=click.Choice(["int8", "fp32", "fp16"]),
-    default="int8",
-    show_default=True,
-    help="fp16 is for TensorRT only.",
-)
-_engine = click.option(
-    "--engine",
-    type=click.Choice(["auto", "onnxruntime", "tensorrt"]),
-    default="auto",
-    show_default=True,
-    help="auto: TensorRT where its engine was built, else ONNX Runtime; the result says which.",
-)
-_provider = click.option(
-    "--provider",
-    type=click.Choice(["cpu", "cuda", "tensorrt"]),
-    default="cpu",
-    show_default=True,
-    help="Of --engine onnxruntime: what runs the graph; nothing runs in its place.",
-)
-_cache_dir = click.option(
-    "--cache-dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    help="Where `engine build` keeps engines. [default: EDGE_SCREEN_ENGINE_CACHE, then "
-    "~/.cache/edge-screen/engines]",
-)
-_bundle = click.argument("bundle", type=click.Path(path_type=Path), metavar="BUNDLE")
-
-
-def _example(command: str) -> str:
-    return f"\b\nExample:\n  {command}"
 
 
 @click.group(
@@ -84,86 +52,17 @@ def main() -> None:
 
 
 main.add_command(engine)
-
-
-@main.command(
-    short_help="Screen images: refer, no refer or ungradable.",
-    epilog=_example("edge-screen screen BUNDLE --od right.jpg --os left.jpg --json"),
-)
-@_bundle
-@click.argument("images", type=click.Path(path_type=Path), nargs=-1, metavar="[IMAGE]...")
-@click.option("--od", type=click.Path(path_type=Path), metavar="IMAGE", help="Right eye.")
-@click.option("--os", "os_", type=click.Path(path_type=Path), metavar="IMAGE", help="Left eye.")
-@click.option("--examination-id", metavar="TEXT", help="Copied into the result.")
-@click.option(
-    "--evidence-dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    help="Write a PNG an eye there: model attention, not lesions.",
-)
-@_precision
-@click.option(
-    "--allow-unproven-int8",
-    is_flag=True,
-    help="Take an INT8 model whose gate did not pass; every result says so.",
-)
-@_engine
-@_provider
-@_cache_dir
-@_trusted_keys
-@_json
-def screen(
-    bundle: Path,
-    images: tuple[Path, ...],
-    od: Path | None,
-    os_: Path | None,
-    examination_id: str | None,
-    evidence_dir: Path | None,
-    precision: str,
-    allow_unproven_int8: bool,
-    engine: str,
-    provider: str,
-    cache_dir: Path | None,
-    trusted_keys: Path | None,
-    as_json: bool,
-) -> None:
-    """Screen every IMAGE on its own, or the two eyes of one patient with --od and --os.
-
-    With --json every examination is one line (JSON Lines), in the order of the images, with
-    its input_index. The exit code is 3 when an examination is ungradable; a missing or
-    unreadable image is ungradable, never no refer. With --od alone the left eye counts as
-    missing; to screen one eye, give it as IMAGE.
-    """
-    from edge_runtime.commands import ScreenRequest, run_screen
-
-    both = od is not None or os_ is not None
-    if both == bool(images):
-        raise click.UsageError("Give either IMAGE... or --od and --os.")
-    if examination_id is not None and len(images) > 1:
-        raise click.UsageError("--examination-id belongs to one examination; give one IMAGE.")
-    request = ScreenRequest(
-        bundle_dir=bundle,
-        inputs=((od, os_),) if both else tuple((image,) for image in images),
-        examination_id=examination_id,
-        evidence_dir=evidence_dir,
-        precision=precision,
-        trusted_keys=trusted_keys,
-        allow_unproven_int8=allow_unproven_int8,
-        engine=engine,
-        provider=provider,
-        cache_dir=cache_dir,
-    )
-    click.get_current_context().exit(run_screen(request, as_json=as_json))
+main.add_command(screen)
 
 
 @main.command(
     short_help="Show what a bundle is and who signed it.",
-    epilog=_example("edge-screen inspect BUNDLE"),
+    epilog=example("edge-screen inspect BUNDLE"),
 )
-@_bundle
+@bundle_argument
 @click.option("--allow-unsigned", is_flag=True, help="Show a bundle without checking who made it.")
-@_trusted_keys
-@_json
+@trusted_keys_option
+@json_option
 def inspect(bundle: Path, allow_unsigned: bool, trusted_keys: Path | None, as_json: bool) -> None:
     """Show what a bundle is: labels, operating points, INT8 gate, signature."""
     from edge_runtime.commands import run_inspect
@@ -173,15 +72,15 @@ def inspect(bundle: Path, allow_unsigned: bool, trusted_keys: Path | None, as_js
 
 @main.command(
     short_help="Check that this machine reproduces the bundle.",
-    epilog=_example("edge-screen verify BUNDLE --engine tensorrt --images DIR"),
+    epilog=example("edge-screen verify BUNDLE --engine tensorrt --images DIR"),
 )
-@_bundle
+@bundle_argument
 @click.option(
     "--engine",
     type=click.Choice(["onnxruntime", "tensorrt"]),
     help="Hold this engine against FP32 and INT8 on ONNX Runtime, too.",
 )
-@_precision
+@precision_option
 @click.option(
     "--images",
     type=click.Path(path_type=Path, file_okay=False),
@@ -200,9 +99,9 @@ def inspect(bundle: Path, allow_unsigned: bool, trusted_keys: Path | None, as_js
     metavar="FILE",
     help="Private key of this device, to sign the report with.",
 )
-@_cache_dir
-@_trusted_keys
-@_json
+@cache_dir_option
+@trusted_keys_option
+@json_option
 def verify(
     bundle: Path,
     engine: str | None,
@@ -244,9 +143,9 @@ def verify(
 
 @main.command(
     short_help="Time every stage here, FP32 beside INT8.",
-    epilog=_example("edge-screen bench BUNDLE photo.jpg --repeats 200"),
+    epilog=example("edge-screen bench BUNDLE photo.jpg --repeats 200"),
 )
-@_bundle
+@bundle_argument
 @click.argument("images", type=click.Path(path_type=Path), nargs=-1, metavar="[IMAGE]...")
 @click.option("--repeats", type=click.IntRange(1), default=50, show_default=True)
 @click.option("--warmup", type=click.IntRange(0), default=5, show_default=True)
@@ -264,9 +163,9 @@ def verify(
     metavar="FILE",
     help="Write the time of every layer of the INT8 engine there as JSON; TensorRT only.",
 )
-@_cache_dir
-@_trusted_keys
-@_json
+@cache_dir_option
+@trusted_keys_option
+@json_option
 def bench(
     bundle: Path,
     images: tuple[Path, ...],
@@ -304,9 +203,9 @@ def bench(
 
 @main.command(
     short_help="Say what this machine has and what is wrong.",
-    epilog=_example("edge-screen doctor"),
+    epilog=example("edge-screen doctor"),
 )
-@_json
+@json_option
 def doctor(as_json: bool) -> None:
     """Say what this machine has, which engine would run, and what is wrong."""
     from edge_runtime.commands import run_doctor

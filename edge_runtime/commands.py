@@ -20,53 +20,26 @@ from edge_runtime.bench import run_bench
 from edge_runtime.bundle import Bundle, read_bundle
 from edge_runtime.doctor import diagnose
 from edge_runtime.errors import ConfigError, EngineError, ImageUnreadableError
-from edge_runtime.examination import Examination
-from edge_runtime.overlay import overlay_png
 from edge_runtime.report_text import (
     bench_text,
     bundle_text,
     doctor_text,
-    engine_text,
-    screening_text,
     verification_text,
 )
-from edge_runtime.result import NOTICE, ScreeningResult
-from edge_runtime.screener import Screener
+from edge_runtime.result import NOTICE
 from edge_runtime.signed_report import write_signed_report
 from edge_runtime.verify import verify_bundle
 
 __all__ = [
     "BenchRequest",
-    "ScreenRequest",
     "VerifyRequest",
     "run_bench_command",
     "run_doctor",
     "run_inspect",
-    "run_screen",
     "run_verify",
 ]
 
-UNGRADABLE_EXIT_CODE = 3
 REPORT_SCHEMA_VERSION = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScreenRequest:
-    """What the operator asked `edge-screen screen` for.
-
-    `inputs` holds one entry an examination: (image,) of an unspecified eye, or (od, os).
-    """
-
-    bundle_dir: Path
-    inputs: tuple[tuple[Path | None, ...], ...]
-    examination_id: str | None
-    evidence_dir: Path | None
-    precision: str
-    trusted_keys: Path | None
-    allow_unproven_int8: bool
-    engine: str
-    provider: str
-    cache_dir: Path | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,38 +66,6 @@ class BenchRequest:
     engine: str
     cache_dir: Path | None
     layers_path: Path | None
-
-
-def run_screen(request: ScreenRequest, *, as_json: bool) -> int:
-    """Screen in the order given; return 0, or 3 when an examination is ungradable."""
-    cv2.setNumThreads(1)  # one image a thread; OpenCV's own pool only adds CPU time
-    all_decided = True
-    if request.evidence_dir is not None:
-        _make_folder(request.evidence_dir)
-    with Screener.open(
-        request.bundle_dir,
-        trusted_keys=request.trusted_keys,
-        allow_unproven_int8=request.allow_unproven_int8,
-        engine=request.engine,
-        provider=request.provider,
-        precision=request.precision,
-        cache_dir=request.cache_dir,
-    ) as screener:
-        for index, paths in enumerate(request.inputs):
-            examination = _examination(paths, request.examination_id)
-            result = screener.screen(examination, evidence=request.evidence_dir is not None)
-            if as_json:
-                _echo_json({"input_index": index, **result.to_dict()})
-            else:
-                click.echo(screening_text(result, paths, index))
-            if request.evidence_dir is not None:
-                _write_overlays(request.evidence_dir, index, result)
-            all_decided &= result.decided
-        chosen = engine_text(screener.engine)
-    if not as_json:
-        click.echo(chosen)
-        click.echo(NOTICE)
-    return 0 if all_decided else UNGRADABLE_EXIT_CODE
 
 
 def run_inspect(
@@ -208,13 +149,6 @@ def run_doctor(*, as_json: bool) -> int:
     return 0 if report.can_screen else EngineError.exit_code
 
 
-def _examination(paths: tuple[Path | None, ...], examination_id: str | None) -> Examination:
-    if len(paths) == 1:
-        return Examination.single(paths[0], examination_id=examination_id)
-    od, os = paths
-    return Examination.both(od=od, os=os, examination_id=examination_id)
-
-
 def _write_layers(bundle: Bundle, request: BenchRequest, path: Path) -> None:
     """Write the time of every layer of the INT8 engine; TensorRT only."""
     from edge_runtime.engines.trt_profile import profile_layers
@@ -227,28 +161,6 @@ def _write_layers(bundle: Bundle, request: BenchRequest, path: Path) -> None:
             f"--layers {path} cannot be written ({error.strerror}); name another file"
         ) from error
     click.echo(f"layer times written to {path}", err=True)
-
-
-def _write_overlays(folder: Path, index: int, result: ScreeningResult) -> None:
-    """Write one PNG a field that was run; names carry the position, never a file name."""
-    pairs = [(eye.eye, k, one) for eye in result.eyes for k, one in enumerate(eye.fields, start=1)]
-    for eye, number, field in pairs:
-        if field.evidence is None:
-            continue
-        path = folder / f"{index:04d}_{eye}{'' if number == 1 else f'_{number}'}.png"
-        try:
-            path.write_bytes(overlay_png(eye, field))
-        except OSError as error:
-            raise ConfigError(f"{path} cannot be written ({error.strerror})") from error
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"--evidence-dir {folder} cannot be made ({error.strerror}); name another folder"
-        ) from error
 
 
 def _read_bytes(path: Path) -> bytes:

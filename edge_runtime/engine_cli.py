@@ -6,16 +6,9 @@ from pathlib import Path
 
 import click
 
-__all__ = ["engine"]
+from edge_runtime.cli_options import cache_dir_option, json_option, trusted_keys_option
 
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
-_cache_dir = click.option(
-    "--cache-dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    help="Where engines are kept. [default: EDGE_SCREEN_ENGINE_CACHE, then "
-    "~/.cache/edge-screen/engines]",
-)
+__all__ = ["engine"]
 
 
 @click.group(short_help="Build and keep TensorRT engines on this device.")
@@ -38,7 +31,7 @@ def engine() -> None:
     default="int8",
     show_default=True,
 )
-@_cache_dir
+@cache_dir_option
 @click.option("--dry-run", is_flag=True, help="Print what would be built, and build nothing.")
 @click.option(
     "--for-version",
@@ -53,14 +46,8 @@ def engine() -> None:
     show_default=True,
     help="The DLA is refused, with the reason.",
 )
-@click.option(
-    "--trusted-keys",
-    type=click.Path(path_type=Path),
-    metavar="PATH",
-    help="Public key file, or folder of *.pub. [default: EDGE_SCREEN_TRUSTED_KEYS, "
-    "then the folder trusted_keys beside the bundle]",
-)
-@_json
+@trusted_keys_option
+@json_option
 def build(
     bundle: Path,
     precision: str,
@@ -102,8 +89,8 @@ def build(
     short_help="List the engines that are kept here.",
     epilog="\b\nExample:\n  edge-screen engine list",
 )
-@_cache_dir
-@_json
+@cache_dir_option
+@json_option
 def list_(cache_dir: Path | None, as_json: bool) -> None:
     """List the engines that are kept, each checked, with the reason where one would not be used."""
     from edge_runtime.engine_commands import run_list
@@ -117,8 +104,8 @@ def list_(cache_dir: Path | None, as_json: bool) -> None:
 )
 @click.argument("bundle", type=click.Path(path_type=Path), metavar="[BUNDLE]", required=False)
 @click.option("--all", "everything", is_flag=True, help="Those of every bundle, and the timings.")
-@_cache_dir
-@_json
+@cache_dir_option
+@json_option
 def clear(bundle: Path | None, everything: bool, cache_dir: Path | None, as_json: bool) -> None:
     """Remove the engines of BUNDLE, or with --all everything. They can be built again."""
     from edge_runtime.engine_commands import run_clear

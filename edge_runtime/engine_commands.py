@@ -17,8 +17,8 @@ from edge_runtime.engines.trt_dry_run import plan_engine
 from edge_runtime.engines.trt_inventory import clear_engines, list_engines
 from edge_runtime.engines.trt_plan import ensure_plan
 from edge_runtime.errors import EngineError
-from edge_runtime.report_text import printable
 from edge_runtime.result import NOTICE
+from edge_runtime.result_words import printable
 from edge_runtime.safe_files import read_file
 from edge_runtime.signing import MAX_MANIFEST_BYTES
 from edge_runtime.strict_json import dataclass_to_dict

@@ -10,7 +10,7 @@ from edge_runtime.engines.trt_dry_run import PlannedEngine
 from edge_runtime.engines.trt_inventory import Cleared, ListedEngine
 from edge_runtime.engines.trt_plan import LoadedPlan
 from edge_runtime.engines.trt_recipe import EngineRecipe
-from edge_runtime.report_text import printable
+from edge_runtime.result_words import printable
 
 __all__ = ["built_text", "cleared_text", "list_text", "planned_text"]
 

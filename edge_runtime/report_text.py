@@ -1,91 +1,26 @@
-"""Results in words for a terminal: large word first, then the reasons, then the numbers."""
+"""What inspect, verify, bench and doctor print: the finding first, then the numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 
 from edge_runtime.agreement import Agreement, Flip
 from edge_runtime.bench import TENSORRT_ROW, TIMED_REGION, BenchReport
 from edge_runtime.bundle import Bundle
 from edge_runtime.doctor import DoctorReport
-from edge_runtime.engines import Engine, EngineFacts
+from edge_runtime.engines import EngineFacts
 from edge_runtime.engines.trt_survey import TrtSurvey
-from edge_runtime.eye_pipeline import DOUBTFUL
 from edge_runtime.manifest import SYNTHETIC_WARNING, LabelSpec
-from edge_runtime.result import NOTICE, Decision, EyeResult, FieldResult, ScreeningResult
+from edge_runtime.result import NOTICE
+from edge_runtime.result_words import printable
 from edge_runtime.verify import VerificationReport
 
 __all__ = [
-    "WORDS",
     "bench_text",
     "bundle_text",
     "doctor_text",
-    "engine_text",
-    "screening_text",
     "verification_text",
 ]
-
-WORDS = {
-    Decision.REFER: "REFER",
-    Decision.NO_REFER: "NO REFER",
-    Decision.UNGRADABLE: "UNGRADABLE",
-}
-
-
-def screening_text(result: ScreeningResult, paths: Sequence[Path | None], index: int) -> str:
-    """Return the lines of one examination; `paths` are what the operator typed, an eye each."""
-    lines: list[str] = []
-    for eye, path in zip(result.eyes, paths, strict=True):
-        lines.extend(_eye_lines(eye, "-" if path is None else printable(str(path)), index))
-    if len(result.eyes) > 1:
-        lines.append(f"[{index}] EXAMINATION     {WORDS[result.disposition]}")
-    lines.extend(f"    warning: {printable(warning)}" for warning in result.warnings)
-    return "\n".join(lines)
-
-
-def _eye_lines(eye: EyeResult, name: str, index: int) -> Iterator[str]:
-    which = "EYE" if eye.eye == "unspecified" else eye.eye
-    yield f"[{index}] {which:<14}  {WORDS[eye.disposition]:<12}  {name}"
-    for number, field in enumerate(eye.fields, start=1):
-        if len(eye.fields) > 1:
-            yield f"    field {number} of {len(eye.fields)}: {WORDS[field.disposition]}"
-        yield from _field_lines(field)
-
-
-def _field_lines(field: FieldResult) -> Iterator[str]:
-    quality = field.quality
-    if quality.reasons:
-        yield f"    reason: {', '.join(quality.reasons)}"
-    if field.error is not None:
-        yield f"    {printable(field.error)}"
-    if quality.gradable_probability is not None:
-        found, needed = _told_apart(quality.gradable_probability, quality.gradable_threshold)
-        yield f"    gradable: {found} (at least {needed} is needed)"
-    if field.labels:
-        yield f"    {'label':<24}{'probability':>12}{'threshold':>12}  decision"
-    for label in field.labels:
-        word = "POSITIVE" if label.is_positive else label.decision
-        if field.disposition is Decision.UNGRADABLE and DOUBTFUL not in quality.reasons:
-            word = "not used"  # a probability of a picture that cannot be judged means nothing
-        found, needed = _told_apart(label.probability, label.threshold)
-        yield f"    {label.name:<24}{found:>12}{needed:>12}  {word}"
-
-
-def _told_apart(probability: float, threshold: float) -> tuple[str, str]:
-    """Both with three digits, or with as many as show which one is larger."""
-    for digits in range(3, 10):
-        texts = f"{probability:.{digits}f}", f"{threshold:.{digits}f}"
-        if texts[0] != texts[1]:
-            break
-    return texts
-
-
-def engine_text(engine: Engine) -> str:
-    """Return the line that names the engine, and why `auto` took it."""
-    chosen = engine.facts.details.get("chosen")
-    reason = "" if chosen is None else f" ({printable(chosen)})"
-    return f"engine {engine.name} {engine.precision}{reason}"
 
 
 def bundle_text(bundle: Bundle) -> str:
@@ -252,8 +187,3 @@ def _tensorrt_lines(survey: TrtSurvey) -> Iterator[str]:
         else:
             files = ", else ".join(one.files)
             yield f"  {one.precision:<8} {files}, {one.typing}ly typed"
-
-
-def printable(text: str) -> str:
-    """Return the text with control characters replaced, so that no name can move a terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text)

@@ -6,11 +6,12 @@ import contextlib
 import os
 import stat
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from edge_runtime.errors import BundleFormatError, BundleIntegrityError
 
-__all__ = ["create_file", "read_file", "write_file"]
+__all__ = ["create_file", "read_file", "sync_folder", "write_file", "write_parts"]
 
 
 def read_file(path: Path, *, max_bytes: int) -> bytes:
@@ -45,15 +46,26 @@ def read_file(path: Path, *, max_bytes: int) -> bytes:
 def write_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Write `data` to `path` so that a reader or a power cut sees the old or the new content.
 
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    write_parts(path, (data,), mode=mode)
+
+
+def write_parts(path: Path, parts: Iterable[bytes], *, mode: int = 0o644) -> None:
+    """As `write_file`, for content that comes in parts and is never held whole.
+
     Temporary file in the same folder, fsync, rename, fsync of the folder.
 
     Raises:
         OSError: The folder cannot be written.
+        Exception: Whatever `parts` raises; the old content stays.
     """
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
+            for part in parts:
+                stream.write(part)
             stream.flush()
             os.fsync(descriptor)
         Path(temporary).chmod(mode)
@@ -62,7 +74,7 @@ def write_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         with contextlib.suppress(OSError):
             Path(temporary).unlink()
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def create_file(path: Path, data: bytes, *, mode: int) -> None:
@@ -77,10 +89,10 @@ def create_file(path: Path, data: bytes, *, mode: int) -> None:
         stream.write(data)
         stream.flush()
         os.fsync(stream.fileno())
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a rename durable; systems that cannot open a folder skip this."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)

@@ -235,10 +235,13 @@ def test_a_bad_file_is_ungradable_with_its_reason(
 
 
 def test_a_directory_and_a_missing_file_are_ungradable(built: BuiltBundle, tmp_path: Path) -> None:
-    result = run("screen", built.folder, tmp_path, tmp_path / "gone.jpg", "--json")
+    args = ("--od", tmp_path, "--os", tmp_path / "gone.jpg")
+    result = run("screen", built.folder, *args, "--json")
     assert result.exit_code == 3
-    reasons = [value["eyes"][0]["fields"][0]["quality"]["reasons"] for value in lines(result)]
+    (value,) = lines(result)
+    reasons = [eye["fields"][0]["quality"]["reasons"] for eye in value["eyes"]]
     assert reasons == [["image unreadable"], ["missing image"]]
+    assert run("screen", built.folder, tmp_path / "gone.jpg").exit_code == 3
 
 
 def test_a_fifo_does_not_hang(built: BuiltBundle, tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ import pytest
 
 import edge_runtime
 from edge_runtime.errors import DataError
-from edge_runtime.report_text import _told_apart
 from edge_runtime.result import (
     EVIDENCE_CAPTION,
     NOTICE,
@@ -29,6 +28,7 @@ from edge_runtime.result import (
     LabelResult,
     ScreeningResult,
 )
+from edge_runtime.result_words import told_apart
 
 GOOD = EyeQuality(
     gradable=True,
@@ -415,4 +415,4 @@ def test_importing_the_package_and_its_command_loads_nothing_heavy() -> None:
     ],
 )
 def test_a_probability_beside_its_threshold_can_be_told_from_it(probability, threshold, shown):
-    assert _told_apart(probability, threshold) == shown
+    assert told_apart(probability, threshold) == shown

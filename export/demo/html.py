@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 
+from edge_runtime.markup import Markup, element, escape
 from export.demo.style import STYLE
 
 __all__ = [
@@ -40,24 +41,6 @@ _DISPOSITIONS = {
     "no_refer": ("●", "no refer", "good"),
     "ungradable": ("■", "ungradable", "unsure"),
 }
-
-
-class Markup(str):
-    """Text that is HTML already and is not escaped again."""
-
-    __slots__ = ()
-
-
-def escape(value: object) -> Markup:
-    """Return the value as HTML text; `Markup` stays as it is."""
-    return value if isinstance(value, Markup) else Markup(html.escape(str(value), quote=True))
-
-
-def element(tag: str, *content: object, **attributes: str) -> Markup:
-    """Return `<tag ...>content</tag>`; `class_` is the attribute class, `_` becomes `-`."""
-    pairs = ((name.rstrip("_").replace("_", "-"), value) for name, value in attributes.items())
-    words = "".join(f' {name}="{html.escape(value, quote=True)}"' for name, value in pairs)
-    return Markup(f"<{tag}{words}>{''.join(escape(item) for item in content)}</{tag}>")
 
 
 def paragraph(*content: object, class_: str = "text") -> Markup:
