@@ -100,6 +100,9 @@ main.add_command(engine)
     is_flag=True,
     help="Take an INT8 model whose gate did not pass; every result says so.",
 )
+@click.option(
+    "--isolate", is_flag=True, help="Decode in a child process with capped memory and time."
+)
 @_engine
 @_cache_dir
 @_trusted_keys
@@ -113,6 +116,7 @@ def screen(
     evidence_dir: Path | None,
     precision: str,
     allow_unproven_int8: bool,
+    isolate: bool,
     engine: str,
     cache_dir: Path | None,
     trusted_keys: Path | None,
@@ -140,6 +144,7 @@ def screen(
         precision=precision,
         trusted_keys=trusted_keys,
         allow_unproven_int8=allow_unproven_int8,
+        isolate=isolate,
         engine=engine,
         cache_dir=cache_dir,
     )

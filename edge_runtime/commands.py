@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import cv2
@@ -34,6 +34,9 @@ from edge_runtime.result import NOTICE, ScreeningResult
 from edge_runtime.screener import Screener
 from edge_runtime.signed_report import write_signed_report
 from edge_runtime.verify import verify_bundle
+
+if TYPE_CHECKING:
+    from edge_runtime.isolation import IsolationLimits
 
 __all__ = [
     "BenchRequest",
@@ -64,6 +67,7 @@ class ScreenRequest:
     precision: str
     trusted_keys: Path | None
     allow_unproven_int8: bool
+    isolate: bool
     engine: str
     cache_dir: Path | None
 
@@ -107,6 +111,7 @@ def run_screen(request: ScreenRequest, *, as_json: bool) -> int:
         engine=request.engine,
         precision=request.precision,
         cache_dir=request.cache_dir,
+        isolation=_isolation() if request.isolate else None,
     ) as screener:
         for index, paths in enumerate(request.inputs):
             examination = _examination(paths, request.examination_id)
@@ -211,6 +216,12 @@ def _examination(paths: tuple[Path | None, ...], examination_id: str | None) -> 
         return Examination.single(paths[0], examination_id=examination_id)
     od, os = paths
     return Examination.both(od=od, os=os, examination_id=examination_id)
+
+
+def _isolation() -> IsolationLimits:
+    from edge_runtime.isolation import IsolationLimits
+
+    return IsolationLimits()
 
 
 def _write_layers(bundle: Bundle, request: BenchRequest, path: Path) -> None:

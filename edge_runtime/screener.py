@@ -13,9 +13,11 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,6 +30,7 @@ from edge_runtime.examination import Examination
 from edge_runtime.eye_pipeline import EyePipeline
 from edge_runtime.gate_record import PASSED
 from edge_runtime.golden_check import require_golden
+from edge_runtime.loading import InProcessLoader, LoadSettings, PictureLoader
 from edge_runtime.manifest import SYNTHETIC_WARNING
 from edge_runtime.opencv_floor import require_opencv
 from edge_runtime.result import (
@@ -37,6 +40,9 @@ from edge_runtime.result import (
     EyeResult,
     ScreeningResult,
 )
+
+if TYPE_CHECKING:
+    from edge_runtime.isolation import IsolationLimits
 
 __all__ = ["FP16_WARNING", "FP32_WARNING", "SAME_IMAGE", "UNPROVEN_WARNING", "Screener"]
 
@@ -57,13 +63,19 @@ class Screener:
     """A verified bundle on an open engine. Use as a context manager, or call `close`."""
 
     def __init__(
-        self, bundle: Bundle, engine: Engine, *, allow_unproven_int8: bool = False
+        self,
+        bundle: Bundle,
+        engine: Engine,
+        *,
+        loader: PictureLoader | None = None,
+        allow_unproven_int8: bool = False,
     ) -> None:
         """Join a verified bundle and an engine opened on it; `Screener.open` does both.
 
         Args:
             bundle: As `read_bundle` gave it.
             engine: Opened on the bundle.
+            loader: Makes the model's input, with the bundle's settings; None: this process does.
             allow_unproven_int8: Answer with an INT8 model whose gate did not pass; every result
                 says so.
 
@@ -88,12 +100,8 @@ class Screener:
         self._bundle = bundle
         self._engine = engine
         self._warnings = _standing_warnings(bundle, engine)
-        self._pipeline = EyePipeline(
-            manifest=manifest,
-            engine=engine,
-            spec=manifest.preprocess_spec(),
-            limits=manifest.quality(),
-        )
+        self._loader = loader or InProcessLoader(_load_settings(bundle))
+        self._pipeline = EyePipeline(manifest=manifest, engine=engine, loader=self._loader)
 
     @classmethod
     def open(
@@ -107,6 +115,7 @@ class Screener:
         allow_unproven_int8: bool = False,
         cache_dir: Path | str | None = None,
         tensorrt: TrtOptions | None = None,
+        isolation: IsolationLimits | None = None,
     ) -> Screener:
         """Verify the bundle (signature, hashes, content) and open the engine on its bytes.
 
@@ -119,6 +128,7 @@ class Screener:
             num_threads: Threads inside one run of ONNX Runtime.
             cache_dir: Where `edge-screen engine build` put its engines; None: its default.
             tensorrt: How to run a TensorRT engine; None: the defaults.
+            isolation: Limits of child processes that decode; None: this process decodes.
             allow_unproven_int8: Answer with an INT8 model whose gate did not pass; every result
                 says so.
 
@@ -126,28 +136,31 @@ class Screener:
             GateRefusedError: If INT8 is asked for and the gate did not pass.
             BundleError: If the bundle cannot be trusted or used.
             ConfigError: If an argument is out of range.
-            EngineError: If the engine cannot be opened, or OpenCV is too old to decode with.
+            EngineError: If the engine cannot be opened, OpenCV is too old to decode with, or a
+                decoding child cannot be started.
             VerificationError: If a TensorRT engine does not give the bundle's recorded answers.
         """
         require_opencv()
         explicit = None if trusted_keys is None else Path(trusted_keys)
         bundle = read_bundle(Path(bundle_dir), trusted_keys=explicit)
-        opened = open_engine(
-            bundle,
-            engine=engine,
-            precision=precision,
-            num_threads=num_threads,
-            cache_dir=None if cache_dir is None else Path(cache_dir),
-            tensorrt=tensorrt,
-        )
-        try:
-            screener = cls(bundle, opened, allow_unproven_int8=allow_unproven_int8)
+        with ExitStack() as stack:
+            loader = _open_loader(bundle, isolation)  # a child starts while the engine is opened
+            stack.callback(loader.close)
+            opened = open_engine(
+                bundle,
+                engine=engine,
+                precision=precision,
+                num_threads=num_threads,
+                cache_dir=None if cache_dir is None else Path(cache_dir),
+                tensorrt=tensorrt,
+            )
+            stack.callback(opened.close)
+            screener = cls(bundle, opened, loader=loader, allow_unproven_int8=allow_unproven_int8)
             if opened.name == "tensorrt":  # compiled on this device, by nobody checked before
                 require_golden(bundle, opened)
-            return screener
-        except BaseException:
-            opened.close()
-            raise
+            loader.warm_up()
+            stack.pop_all()
+        return screener
 
     @property
     def bundle(self) -> Bundle:
@@ -201,16 +214,20 @@ class Screener:
     def warmup(self, n: int = 3) -> None:
         """Run the engine `n` times on a grey picture, so that the first patient does not wait.
 
+        A decoding child that is gone is started again.
+
         Raises:
             EngineError: If the engine fails: better now than with a patient.
         """
-        size_px = self._pipeline.spec.size_px
+        self._loader.warm_up()
+        size_px = self._loader.settings.spec.size_px
         grey = np.full((1, size_px, size_px, 3), 128, np.uint8)
         for _ in range(n):
             self._engine.run(grey)
 
     def close(self) -> None:
-        """Release the engine; a later `screen` returns ungradable eyes."""
+        """Release engine and children; a later `screen` returns ungradable eyes."""
+        self._loader.close()
         self._engine.close()
 
     def __enter__(self) -> Screener:
@@ -248,6 +265,20 @@ class Screener:
             ),
             warnings=tuple(warnings),
         )
+
+
+def _load_settings(bundle: Bundle) -> LoadSettings:
+    return LoadSettings(spec=bundle.manifest.preprocess_spec(), quality=bundle.manifest.quality())
+
+
+def _open_loader(bundle: Bundle, isolation: IsolationLimits | None) -> PictureLoader:
+    """Return the loader that was asked for; never another one."""
+    settings = _load_settings(bundle)
+    if isolation is None:
+        return InProcessLoader(settings)
+    from edge_runtime.isolation import IsolatedLoader
+
+    return IsolatedLoader(settings, isolation)
 
 
 def _standing_warnings(bundle: Bundle, engine: Engine) -> tuple[str, ...]:
