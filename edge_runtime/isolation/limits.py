@@ -21,7 +21,7 @@ class IsolationLimits:
         max_children: most children at the same time; further callers wait.
     """
 
-    memory_mb: int = 1000
+    memory_mb: int = 600
     timeout_s: float = 10.0
     start_timeout_s: float = 60.0
     max_children: int = 4

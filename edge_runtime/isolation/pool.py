@@ -75,6 +75,12 @@ class IsolatedLoader:
         """What pictures become."""
         return self._settings
 
+    @property
+    def idle_pids(self) -> tuple[int, ...]:
+        """The children that wait for a picture, the next to be used last."""
+        with self._lock:
+            return tuple(child.pid for child in self._idle)
+
     def load(self, data: bytes, sha256: str, clock: StageTimer) -> LoadedPicture:
         """As `PictureLoader.load`; `preprocess` includes the way to the child and back.
 

@@ -31,7 +31,7 @@ _INHERITED = ("LD_LIBRARY_PATH", "LD_PRELOAD")
 _ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
 _CHUNK_BYTES = 1 << 20
 _LAST_WORDS_BYTES = 2000
-_END_S = 2.0  # for a child that closed its pipe, or was killed, to be gone
+_END_S = 1.0  # for a child that closed its pipe, or was killed, to be gone
 
 
 class ChildLateError(Exception):
