@@ -27,7 +27,7 @@ def confine(*, memory_mb: int) -> None:
     Raises:
         OSError: the kernel refuses a limit, or does not say how much memory is in use.
     """
-    num_pages = int(_STATM.read_text(encoding="ascii").split()[0])
+    num_pages = int(_STATM.read_bytes().split()[0])
     _cap(resource.RLIMIT_AS, num_pages * resource.getpagesize() + memory_mb * 1_000_000)
     _cap(resource.RLIMIT_NOFILE, _MAX_FILES)
     _cap(resource.RLIMIT_FSIZE, 0)

@@ -7,6 +7,7 @@ at once, so that two full pipes never wait for each other. Not thread-safe: one 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import math
 import os
 import select
@@ -103,6 +104,9 @@ class DecodingChild:
         self._in, self._out, self._err = (pipe.fileno() for pipe in self._pipes if pipe)
         for number in (self._in, self._out, self._err):
             os.set_blocking(number, False)
+        for number in (self._in, self._out):
+            with contextlib.suppress(OSError):  # without the right to it, more turns are needed
+                fcntl.fcntl(number, fcntl.F_SETPIPE_SZ, _CHUNK_BYTES)
         self._outgoing: list[memoryview] = []
         self._incoming = bytearray()
         self._words = b""
