@@ -25,10 +25,9 @@ from edge_runtime.errors import (
     ImageUnreadableError,
 )
 from edge_runtime.examination import EyeImage
-from edge_runtime.image import DecodedImage, DecodeLimits
+from edge_runtime.image import DecodeLimits
+from edge_runtime.loading import LoadedPicture, PictureLoader
 from edge_runtime.manifest import LabelSpec, Manifest
-from edge_runtime.preprocess import Preprocessed, PreprocessSpec, load_for_model
-from edge_runtime.quality import QualityLimits, assess_image
 from edge_runtime.result import Evidence, EyeQuality, FieldResult, LabelResult
 
 __all__ = ["DOUBTFUL", "LOW_GRADABILITY", "STAGES", "EyePipeline", "StageClock"]
@@ -36,7 +35,8 @@ __all__ = ["DOUBTFUL", "LOW_GRADABILITY", "STAGES", "EyePipeline", "StageClock"]
 _log = logging.getLogger(__name__)
 
 # `preprocess` holds decoding too: `load_for_model` is one function, so that the device makes the
-# model's input by the very call that training makes.
+# model's input by the very call that training makes. Both stages before inference are timed by
+# the loader.
 STAGES = ("read", "preprocess", "quality", "inference", "decision", "total")
 LOW_GRADABILITY = "low gradability probability"
 DOUBTFUL = "a probability lies in the abstention band"
@@ -102,6 +102,12 @@ class StageClock:
         """Return the seconds that are left, or None without a deadline."""
         return None if self._deadline_at is None else self._deadline_at - time.perf_counter()
 
+    def move_ms(self, value_ms: float, *, source: str, target: str) -> None:
+        """Account a part of the time of stage `source` to stage `target`, which ran inside it."""
+        moved_ms = min(value_ms, self._timings_ms[source])
+        self._timings_ms[source] -= moved_ms
+        self._timings_ms[target] = moved_ms
+
     def timings_ms(self) -> dict[str, float]:
         """Return the stages that ran and `total`, the time since the clock was made."""
         return {**self._timings_ms, "total": (time.perf_counter() - self._started) * 1e3}
@@ -139,9 +145,7 @@ class EyePipeline:
 
     manifest: Manifest
     engine: Engine
-    spec: PreprocessSpec
-    limits: QualityLimits
-    decode_limits: DecodeLimits = field(default_factory=DecodeLimits)
+    loader: PictureLoader
 
     def screen(
         self, eye: EyeImage, *, evidence: bool = False, deadline_at: float | None = None
@@ -164,15 +168,13 @@ class EyePipeline:
 
     def _fill(self, draft: _Draft, eye: EyeImage, clock: StageClock, *, evidence: bool) -> None:
         with clock.stage("read"):
-            data = _read_source(eye.source, self.decode_limits)
+            data = _read_source(eye.source, self.loader.settings.decode)
             draft.image_sha256 = hashlib.sha256(data).hexdigest()
             _check_sha256(draft.image_sha256, eye.expected_sha256)
-        with clock.stage("preprocess"):
-            decoded, preprocessed = load_for_model(data, self.spec, limits=self.decode_limits)
-        draft.warnings = (*decoded.warnings, *preprocessed.warnings)
-        draft.warnings += _check_laterality(decoded.laterality, eye.eye)
-        with clock.stage("quality"):
-            report = assess_image(decoded, preprocessed, self.limits)
+        picture = self.loader.load(data, draft.image_sha256, clock)
+        preprocessed, report = picture.preprocessed, picture.report
+        draft.warnings = (*picture.decoded.warnings, *preprocessed.warnings)
+        draft.warnings += _check_laterality(picture.decoded.laterality, eye.eye)
         draft.measures = dict(report.measures)
         if not report.gradable:
             draft.reasons.extend(report.reasons or ("quality gate",))
@@ -182,7 +184,7 @@ class EyePipeline:
         with clock.stage("decision"):
             self._decide(draft, output)
         if evidence:
-            draft.evidence = self._evidence(output, decoded, preprocessed)
+            draft.evidence = self._evidence(output, picture)
 
     def _decide(self, draft: _Draft, output: ModelOutput) -> None:
         temperature, threshold = _operating_point(self.manifest.gradability)
@@ -207,14 +209,12 @@ class EyePipeline:
         if undecided and not any(one.is_positive for one in labels):
             draft.reasons.append(DOUBTFUL)
 
-    def _evidence(
-        self, output: ModelOutput, decoded: DecodedImage, preprocessed: Preprocessed
-    ) -> Evidence:
-        circle, k = preprocessed.field_of_view, decoded.reduction
+    def _evidence(self, output: ModelOutput, picture: LoadedPicture) -> Evidence:
+        circle, k = picture.preprocessed.field_of_view, picture.decoded.reduction
         return Evidence(
             label_names=self.manifest.label_names,
             maps_lhw=output.evidence,
-            image_hwc=preprocessed.image_hwc,
+            image_hwc=picture.preprocessed.image_hwc,
             field_of_view_px=(circle.cx_px * k, circle.cy_px * k, circle.radius_px * k),
         )
 

@@ -58,9 +58,16 @@ REFUSALS = (
     ),
     Refusal(
         reasons=("image unreadable",),
-        happened="Empty, cut, damaged, a folder, not JPEG or PNG, one channel (grayscale), CMYK, "
-        "16 bits, partly transparent. The line below the reason says which.",
+        happened="Empty, cut, damaged, too much for its decoder (`--isolate`), a folder, not JPEG, "
+        "PNG, TIFF, BMP or DICOM, one channel (grayscale), CMYK, 16 bits, partly transparent, "
+        "several pages or frames, a DICOM file of both eyes. The line below the reason says which.",
         next_step="Copy it again from the camera; export 8-bit RGB JPEG or PNG.",
+    ),
+    Refusal(
+        reasons=("laterality conflict",),
+        happened="The picture was given as one eye and its DICOM file names the other. Nothing is "
+        "changed by the program.",
+        next_step="Find out which eye it shows; enter it so, or correct it at the camera.",
     ),
     Refusal(
         reasons=("image too large",),

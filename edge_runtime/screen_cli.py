@@ -61,6 +61,9 @@ _folder = click.Path(path_type=Path, file_okay=False)
 )
 @precision_option
 @allow_unproven_option
+@click.option(
+    "--isolate", is_flag=True, help="Decode in a child process with capped memory and time."
+)
 @engine_option
 @provider_option
 @click.option(
@@ -89,6 +92,7 @@ def screen(
     precision: str,
     allow_unproven_int8: bool,
     engine: str,
+    isolate: bool,
     provider: str,
     threads: int | None,
     cache_dir: Path | None,
@@ -145,6 +149,7 @@ def screen(
         provider=provider,
         num_threads=threads,
         allow_unproven_int8=allow_unproven_int8,
+        isolate=isolate,
         cache_dir=cache_dir,
         trusted_keys=trusted_keys,
         as_json=as_json,

@@ -7,6 +7,7 @@ import sys
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,7 +15,6 @@ from edge_runtime.batch import one_opencv_thread
 from edge_runtime.errors import ConfigError
 from edge_runtime.examination_list import read_examinations
 from edge_runtime.overlay import overlay_png
-from edge_runtime.preprocess import load_for_model
 from edge_runtime.result import NOTICE, Decision, ScreeningResult
 from edge_runtime.screen_answers import Answers, Forgotten, KeptInMemory
 from edge_runtime.screen_inputs import plan_images, plan_two_eyes
@@ -30,6 +30,9 @@ from edge_runtime.screen_reports import ReportFiles, write_reports
 from edge_runtime.screen_run import Done, ScreenRun
 from edge_runtime.screener import Screener
 from edge_runtime.screening_text import engine_text, screening_text
+
+if TYPE_CHECKING:
+    from edge_runtime.isolation import IsolationLimits
 
 __all__ = ["UNGRADABLE_EXIT_CODE", "ScreenInputs", "ScreenRequest", "run_screen"]
 
@@ -76,6 +79,7 @@ class ScreenRequest:
     provider: str = "cpu"
     num_threads: int | None = None
     allow_unproven_int8: bool = False
+    isolate: bool = False
     cache_dir: Path | None = None
     trusted_keys: Path | None = None
     as_json: bool = False
@@ -134,7 +138,14 @@ def _open(request: ScreenRequest) -> Screener:
         provider=request.provider,
         precision=request.precision,
         cache_dir=request.cache_dir,
+        isolation=_isolation() if request.isolate else None,
     )
+
+
+def _isolation() -> IsolationLimits:
+    from edge_runtime.isolation import IsolationLimits
+
+    return IsolationLimits()
 
 
 def _open_answers(request: ScreenRequest, stack: ExitStack) -> Answers:
@@ -151,13 +162,11 @@ def _open_answers(request: ScreenRequest, stack: ExitStack) -> Answers:
 
 
 def _write_reports(request: ScreenRequest, run: ScreenRun, screener: Screener) -> None:
-    manifest = screener.bundle.manifest
-    spec = manifest.preprocess_spec()
     write_reports(
         request.reports,
         run.entries,
-        labels=manifest.label_names,
-        load_square=lambda data: load_for_model(data, spec)[1].image_hwc,
+        labels=screener.bundle.manifest.label_names,
+        load_square=screener.model_input,
     )
 
 

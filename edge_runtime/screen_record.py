@@ -5,9 +5,10 @@ at any moment and started again. A line is the JSON object of `--json` without `
 with `record`: the key, the time and the version of the software. It holds no file name.
 
 The key is a hash of everything that the answer depends on: the contents of the pictures, eye by
-eye, the hashes expected of them, the bundle, the engine with its precision, and this software's
-version. The same key is never screened twice; a changed file has another key. An answer that a
-failure of the machine gave, and not the pictures, has no key: it is tried again.
+eye, the hashes expected of them, the bundle, the engine with its precision, whether a child
+process decodes, and this software's version. The same key is never screened twice; a changed file
+has another key. An answer that a failure of the machine gave, and not the pictures, has no key: it
+is tried again.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ def record_key(
     *,
     bundle_sha256: str,
     engine: tuple[str, str, Mapping[str, str]],
+    is_isolated: bool,
     software_version: str,
 ) -> str:
     """Return the key of an answer as 64 hex digits.
@@ -48,12 +50,13 @@ def record_key(
         contents: What was read of every eye.
         bundle_sha256: Hash of the bundle's manifest.
         engine: Name, precision and details of the engine that answers.
+        is_isolated: Whether a capped child decodes: what its limits refuse, this process may read.
         software_version: Version of edge-screen.
     """
     name, precision, facts = engine
     details = {k: v for k, v in facts.items() if k not in _NO_PART_OF_THE_ANSWER}
     versions = [SCHEMA_VERSION, software_version]
-    value = [contents, bundle_sha256, name, precision, details, versions]
+    value = [contents, bundle_sha256, name, precision, details, is_isolated, versions]
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 

@@ -120,6 +120,7 @@ class ScreenRun:
             read.contents,
             bundle_sha256=self.screener.bundle.sha256,
             engine=(engine.name, engine.precision, engine.facts.details),
+            is_isolated=self.screener.is_isolated,
             software_version=__version__,
         )
         return read, key

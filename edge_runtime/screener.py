@@ -13,11 +13,14 @@ alone.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,8 +32,9 @@ from edge_runtime.engines.trt_options import TrtOptions
 from edge_runtime.errors import BundleFormatError, ConfigError
 from edge_runtime.examination import Examination, EyeImage
 from edge_runtime.eye_joining import SAME_FIELD, SAME_IMAGE, join_eyes, shared_image_warnings
-from edge_runtime.eye_pipeline import EyePipeline
+from edge_runtime.eye_pipeline import EyePipeline, StageClock
 from edge_runtime.golden_check import require_golden
+from edge_runtime.loading import InProcessLoader, LoadSettings, PictureLoader
 from edge_runtime.opencv_floor import require_opencv
 from edge_runtime.result import (
     BundleIdentity,
@@ -46,6 +50,11 @@ from edge_runtime.standing_warnings import (
     require_proven,
     standing_warnings,
 )
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from edge_runtime.isolation import IsolationLimits
 
 __all__ = [
     "FP16_WARNING",
@@ -69,13 +78,19 @@ class Screener:
     """A verified bundle on an open engine. Use as a context manager, or call `close`."""
 
     def __init__(
-        self, bundle: Bundle, engine: Engine, *, allow_unproven_int8: bool = False
+        self,
+        bundle: Bundle,
+        engine: Engine,
+        *,
+        loader: PictureLoader | None = None,
+        allow_unproven_int8: bool = False,
     ) -> None:
         """Join a verified bundle and an engine opened on it; `Screener.open` does both.
 
         Args:
             bundle: As `read_bundle` gave it.
             engine: Opened on the bundle.
+            loader: Makes the model's input, with the bundle's settings; None: this process does.
             allow_unproven_int8: Answer with an INT8 model whose gate did not pass; every result
                 says so.
 
@@ -94,12 +109,8 @@ class Screener:
         self._bundle = bundle
         self._engine = engine
         self._warnings = standing_warnings(bundle, engine)
-        self._pipeline = EyePipeline(
-            manifest=manifest,
-            engine=engine,
-            spec=manifest.preprocess_spec(),
-            limits=manifest.quality(),
-        )
+        self._loader = loader or InProcessLoader(_load_settings(bundle))
+        self._pipeline = EyePipeline(manifest=manifest, engine=engine, loader=self._loader)
 
     @classmethod
     def open(
@@ -114,6 +125,7 @@ class Screener:
         cache_dir: Path | str | None = None,
         tensorrt: TrtOptions | None = None,
         provider: str = "cpu",
+        isolation: IsolationLimits | None = None,
     ) -> Screener:
         """Verify the bundle (signature, hashes, content) and open the engine on its bytes.
 
@@ -126,6 +138,7 @@ class Screener:
             num_threads: Threads inside one run of ONNX Runtime.
             cache_dir: Where `edge-screen engine build` put its engines; None: its default.
             tensorrt: How to run a TensorRT engine; None: the defaults.
+            isolation: Limits of child processes that decode; None: this process decodes.
             allow_unproven_int8: Answer with an INT8 model whose gate did not pass; every result
                 says so.
             provider: Execution provider of ONNX Runtime, "cpu", "cuda" or "tensorrt"; one that is
@@ -135,35 +148,43 @@ class Screener:
             GateRefusedError: If INT8 is asked for and the gate did not pass.
             BundleError: If the bundle cannot be trusted or used.
             ConfigError: If an argument is out of range.
-            EngineError: If the engine cannot be opened, or OpenCV is too old to decode with.
+            EngineError: If the engine cannot be opened, OpenCV is too old to decode with, or a
+                decoding child cannot be started.
             VerificationError: If an engine on a GPU does not give the bundle's recorded answers.
         """
         require_opencv()
         explicit = None if trusted_keys is None else Path(trusted_keys)
         bundle = read_bundle(Path(bundle_dir), trusted_keys=explicit)
-        opened = open_engine(
-            bundle,
-            engine=engine,
-            precision=precision,
-            num_threads=num_threads,
-            cache_dir=None if cache_dir is None else Path(cache_dir),
-            tensorrt=tensorrt,
-            provider=provider,
-        )
-        try:
-            screener = cls(bundle, opened, allow_unproven_int8=allow_unproven_int8)
+        with ExitStack() as stack:
+            loader = _open_loader(bundle, isolation)  # a child starts while the engine is opened
+            stack.callback(loader.close)
+            opened = open_engine(
+                bundle,
+                engine=engine,
+                precision=precision,
+                num_threads=num_threads,
+                cache_dir=None if cache_dir is None else Path(cache_dir),
+                tensorrt=tensorrt,
+                provider=provider,
+            )
+            stack.callback(opened.close)
+            screener = cls(bundle, opened, loader=loader, allow_unproven_int8=allow_unproven_int8)
             # Compiled on this device, or kernels of its GPU: checked by nobody before.
             if opened.name == "tensorrt" or provider != "cpu":
                 require_golden(bundle, opened)
-            return screener
-        except BaseException:
-            opened.close()
-            raise
+            loader.warm_up()
+            stack.pop_all()
+        return screener
 
     @property
     def bundle(self) -> Bundle:
         """The verified bundle."""
         return self._bundle
+
+    @property
+    def is_isolated(self) -> bool:
+        """Whether pictures are decoded in child processes."""
+        return not isinstance(self._loader, InProcessLoader)
 
     @property
     def engine(self) -> Engine:
@@ -242,25 +263,38 @@ class Screener:
         items = (_as_examination(one) for one in examinations)
         return map_in_order(screen, items, num_threads=num_threads)
 
+    def model_input(self, data: bytes) -> NDArray[np.uint8]:
+        """Return the (S, S, 3) uint8 RGB square that the model sees of a file, made as in `screen`.
+
+        Raises:
+            ImageError: If the picture cannot be used.
+            EngineError: If the screener is closed, or a decoding child cannot be had.
+        """
+        sha256 = hashlib.sha256(data).hexdigest()
+        return self._loader.load(data, sha256, StageClock()).preprocessed.image_hwc
+
     def warmup(self, n: int = 3) -> None:
         """Screen the bundle's golden photograph, then run the engine `n` times on a grey picture.
 
         The first picture of a process waits for code pages, tables and buffers of the decoder,
-        the resize and the engine; after this the first patient does not.
+        the resize and the engine; after this the first patient does not. A decoding child that is
+        gone is started again.
 
         Raises:
             BundleFormatError: If the golden photograph cannot be read out of the bundle.
             EngineError: If the engine fails: better now than with a patient.
         """
+        self._loader.warm_up()
         golden = self._bundle.golden().encoded
         self._pipeline.screen(EyeImage(source=golden), evidence=False)
-        size_px = self._pipeline.spec.size_px
+        size_px = self._loader.settings.spec.size_px
         grey = np.full((1, size_px, size_px, 3), 128, np.uint8)
         for _ in range(n):
             self._engine.run(grey)
 
     def close(self) -> None:
-        """Release the engine; a later `screen` returns ungradable eyes."""
+        """Release engine and children; a later `screen` returns ungradable eyes."""
+        self._loader.close()
         self._engine.close()
 
     def __enter__(self) -> Screener:
@@ -345,6 +379,20 @@ class Screener:
 
 def _as_examination(value: Examination | bytes | Path) -> Examination:
     return value if isinstance(value, Examination) else Examination.single(value)
+
+
+def _load_settings(bundle: Bundle) -> LoadSettings:
+    return LoadSettings(spec=bundle.manifest.preprocess_spec(), quality=bundle.manifest.quality())
+
+
+def _open_loader(bundle: Bundle, isolation: IsolationLimits | None) -> PictureLoader:
+    """Return the loader that was asked for; never another one."""
+    settings = _load_settings(bundle)
+    if isolation is None:
+        return InProcessLoader(settings)
+    from edge_runtime.isolation import IsolatedLoader
+
+    return IsolatedLoader(settings, isolation)
 
 
 def _check_deadline(deadline_ms: float | None) -> None:

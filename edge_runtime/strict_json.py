@@ -94,13 +94,20 @@ def dataclass_to_dict(value: Any) -> JsonValue:
     return value
 
 
-def read_dataclass(cls: type[_T], value: JsonValue, *, path: str = "") -> _T:
+def read_dataclass(
+    cls: type[_T],
+    value: JsonValue,
+    *,
+    path: str = "",
+    given: Mapping[str, Any] = types.MappingProxyType({}),
+) -> _T:
     """Fill the dataclass `cls` from a parsed JSON object.
 
     Args:
         cls: A dataclass whose type hints are of the kinds named above.
         value: The parsed JSON.
         path: Where `value` stands in the file, for messages; empty at the top.
+        given: Fields that do not stand in the JSON, taken as they are: arrays, for example.
 
     Raises:
         BundleFormatError: A key is unknown or missing, or a value has the wrong type or
@@ -110,7 +117,7 @@ def read_dataclass(cls: type[_T], value: JsonValue, *, path: str = "") -> _T:
     if not isinstance(value, dict):
         raise BundleFormatError(f"{where} is {_kind(value)}, not an object; write the file again")
     hints = typing.get_type_hints(cls)
-    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    names = [f.name for f in dataclasses.fields(cls) if f.name not in given]  # type: ignore[arg-type]
     for key in value:
         if key not in names:
             raise BundleFormatError(f"{_join(path, key)} is an unknown key; remove it")
@@ -119,7 +126,7 @@ def read_dataclass(cls: type[_T], value: JsonValue, *, path: str = "") -> _T:
             raise BundleFormatError(f"{_join(path, name)} is missing; nothing is defaulted, add it")
     arguments = {name: _read(hints[name], value[name], _join(path, name)) for name in names}
     try:
-        return cls(**arguments)
+        return cls(**arguments, **given)
     except ConfigError as error:
         raise BundleFormatError(_join(path, str(error))) from error
 

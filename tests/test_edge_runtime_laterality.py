@@ -55,9 +55,9 @@ def test_a_file_that_names_the_other_eye_is_ungradable(screener, says, eye):
     assert not any("the file says" in text for text in agreed.warnings)
     conflict = screener.screen(Examination.single(data, eye=OTHER[eye]))
     assert conflict.disposition is Decision.UNGRADABLE
-    assert conflict.eyes[0].quality.reasons == ("laterality conflict",)
-    assert conflict.eyes[0].labels == ()
-    assert eye in (conflict.eyes[0].error or "")
+    assert conflict.eyes[0].fields[0].quality.reasons == ("laterality conflict",)
+    assert conflict.eyes[0].fields[0].labels == ()
+    assert eye in (conflict.eyes[0].fields[0].error or "")
 
 
 def test_two_eyes_that_were_swapped_are_both_ungradable(screener):

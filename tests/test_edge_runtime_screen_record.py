@@ -26,7 +26,13 @@ ENGINE = ("onnxruntime", "int8", {"onnxruntime": "1.32.0", "chosen": "auto", "th
 def key(**changes: object) -> str:
     """A key with some of its parts changed."""
     contents = changes.pop("contents", CONTENTS)
-    parts = {"bundle_sha256": "b" * 64, "engine": ENGINE, "software_version": "0.1.0", **changes}
+    parts = {
+        "bundle_sha256": "b" * 64,
+        "engine": ENGINE,
+        "is_isolated": False,
+        "software_version": "0.1.0",
+        **changes,
+    }
     return record_key(contents, **parts)  # type: ignore[arg-type]
 
 
@@ -47,6 +53,7 @@ def test_the_key_covers_everything_that_the_answer_depends_on() -> None:
         key(contents=expecting),
         key(bundle_sha256="c" * 64),
         key(software_version="0.1.1"),
+        key(is_isolated=True),
         key(engine=("tensorrt", *ENGINE[1:])),
         key(engine=("onnxruntime", "fp32", ENGINE[2])),
         key(engine=(*ENGINE[:2], {**ENGINE[2], "onnxruntime": "1.33.0"})),

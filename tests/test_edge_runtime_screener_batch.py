@@ -279,7 +279,7 @@ def test_warming_up_takes_the_way_of_a_patient(
         loaded.append(data)
         return load_for_model(data, *more, **how)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("edge_runtime.eye_pipeline.load_for_model", load)
+    monkeypatch.setattr("edge_runtime.loading.load_for_model", load)
     engine = FakeEngine()
     Screener(bundle, engine).warmup(2)
     assert loaded == [bundle.golden().encoded]
