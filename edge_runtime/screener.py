@@ -46,6 +46,7 @@ from edge_runtime.standing_warnings import (
     require_proven,
     standing_warnings,
 )
+from edge_runtime.warmup_picture import warmup_jpeg
 
 __all__ = [
     "FP16_WARNING",
@@ -243,18 +244,16 @@ class Screener:
         return map_in_order(screen, items, num_threads=num_threads)
 
     def warmup(self, n: int = 3) -> None:
-        """Screen the bundle's golden photograph, then run the engine `n` times on a grey picture.
+        """Screen a drawn photograph, then run the engine `n` times on a grey picture.
 
         The first picture of a process waits for code pages, tables and buffers of the decoder,
         the resize and the engine; after this the first patient does not.
 
         Raises:
-            BundleFormatError: If the golden photograph cannot be read out of the bundle.
             EngineError: If the engine fails: better now than with a patient.
         """
-        golden = self._bundle.golden().encoded
-        self._pipeline.screen(EyeImage(source=golden), evidence=False)
-        size_px = self._pipeline.spec.size_px
+        size_px = self._bundle.manifest.preprocess_spec().size_px
+        self._pipeline.screen(EyeImage(source=warmup_jpeg(size_px)), evidence=False)
         grey = np.full((1, size_px, size_px, 3), 128, np.uint8)
         for _ in range(n):
             self._engine.run(grey)
