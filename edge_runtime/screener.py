@@ -50,6 +50,7 @@ from edge_runtime.standing_warnings import (
     require_proven,
     standing_warnings,
 )
+from edge_runtime.warmup_picture import warmup_jpeg
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -274,20 +275,18 @@ class Screener:
         return self._loader.load(data, sha256, StageClock()).preprocessed.image_hwc
 
     def warmup(self, n: int = 3) -> None:
-        """Screen the bundle's golden photograph, then run the engine `n` times on a grey picture.
+        """Screen a drawn photograph, then run the engine `n` times on a grey picture.
 
         The first picture of a process waits for code pages, tables and buffers of the decoder,
         the resize and the engine; after this the first patient does not. A decoding child that is
         gone is started again.
 
         Raises:
-            BundleFormatError: If the golden photograph cannot be read out of the bundle.
             EngineError: If the engine fails: better now than with a patient.
         """
         self._loader.warm_up()
-        golden = self._bundle.golden().encoded
-        self._pipeline.screen(EyeImage(source=golden), evidence=False)
         size_px = self._loader.settings.spec.size_px
+        self._pipeline.screen(EyeImage(source=warmup_jpeg(size_px)), evidence=False)
         grey = np.full((1, size_px, size_px, 3), 128, np.uint8)
         for _ in range(n):
             self._engine.run(grey)

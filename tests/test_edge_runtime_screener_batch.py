@@ -22,6 +22,7 @@ from edge_runtime.eye_pipeline import EyePipeline
 from edge_runtime.preprocess import load_for_model
 from edge_runtime.result import Decision, FieldResult, ScreeningResult
 from edge_runtime.screener import Screener
+from edge_runtime.warmup_picture import warmup_jpeg
 
 NUM_SHORT, NUM_LONG = 16, 1000
 
@@ -282,5 +283,6 @@ def test_warming_up_takes_the_way_of_a_patient(
     monkeypatch.setattr("edge_runtime.loading.load_for_model", load)
     engine = FakeEngine()
     Screener(bundle, engine).warmup(2)
-    assert loaded == [bundle.golden().encoded]
+    size_px = bundle.manifest.preprocess_spec().size_px
+    assert loaded == [warmup_jpeg(size_px)]
     assert engine.num_runs == 3
