@@ -157,7 +157,9 @@ class EyePipeline:
             draft.image_sha256 = hashlib.sha256(data).hexdigest()
             _check_sha256(draft.image_sha256, eye.expected_sha256)
         with clock.stage("preprocess"):
-            decoded, preprocessed = load_for_model(data, self.spec, limits=self.decode_limits)
+            decoded, preprocessed = load_for_model(
+                data, self.spec, limits=self.decode_limits, sha256=draft.image_sha256
+            )
         draft.warnings = (*decoded.warnings, *preprocessed.warnings)
         with clock.stage("quality"):
             report = assess_image(decoded, preprocessed, self.limits)
