@@ -16,18 +16,23 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edge_runtime.bundle import Bundle, read_bundle
 from edge_runtime.decision import patient_disposition
-from edge_runtime.engines import Engine, open_engine
-from edge_runtime.engines.trt_options import TrtOptions
+from edge_runtime.engines import (
+    PRECISIONS,
+    Engine,
+    bundle_precision,
+    has_tensorrt,
+    open_engine,
+)
 from edge_runtime.errors import BundleFormatError, ConfigError, GateRefusedError
 from edge_runtime.examination import Examination
 from edge_runtime.eye_pipeline import EyePipeline
 from edge_runtime.gate_record import PASSED
-from edge_runtime.golden_check import require_golden
 from edge_runtime.manifest import SYNTHETIC_WARNING
 from edge_runtime.opencv_floor import require_opencv
 from edge_runtime.result import (
@@ -37,6 +42,9 @@ from edge_runtime.result import (
     EyeResult,
     ScreeningResult,
 )
+
+if TYPE_CHECKING:
+    from edge_runtime.engines.trt_options import TrtOptions
 
 __all__ = ["FP16_WARNING", "FP32_WARNING", "SAME_IMAGE", "UNPROVEN_WARNING", "Screener"]
 
@@ -131,7 +139,9 @@ class Screener:
         """
         require_opencv()
         explicit = None if trusted_keys is None else Path(trusted_keys)
-        bundle = read_bundle(Path(bundle_dir), trusted_keys=explicit)
+        bundle = read_bundle(
+            Path(bundle_dir), trusted_keys=explicit, keep_models=_needed_models(engine, precision)
+        )
         opened = open_engine(
             bundle,
             engine=engine,
@@ -143,6 +153,8 @@ class Screener:
         try:
             screener = cls(bundle, opened, allow_unproven_int8=allow_unproven_int8)
             if opened.name == "tensorrt":  # compiled on this device, by nobody checked before
+                from edge_runtime.golden_check import require_golden
+
                 require_golden(bundle, opened)
             return screener
         except BaseException:
@@ -248,6 +260,12 @@ class Screener:
             ),
             warnings=tuple(warnings),
         )
+
+
+def _needed_models(engine: str, precision: str) -> tuple[str, ...] | None:
+    """Precisions whose model bytes must stay in memory; None: all, as TensorRT may want any."""
+    on_cpu = engine == "onnxruntime" or (engine == "auto" and not has_tensorrt())
+    return (bundle_precision(precision),) if on_cpu and precision in PRECISIONS else None
 
 
 def _standing_warnings(bundle: Bundle, engine: Engine) -> tuple[str, ...]:
