@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from end_to_end_bundle import Material
 from end_to_end_pictures import Picture
-from end_to_end_pipelines import open_contestant
+from end_to_end_pipelines import labels_of, open_contestant
 from end_to_end_race import Row
 from numpy.typing import NDArray
 
@@ -108,12 +108,11 @@ def full_decode_png(data: bytes) -> bytes:
 
 
 def _answer(result) -> _Answer:
-    eye = result.eyes[0]
     return _Answer(
-        disposition=str(eye.disposition),
-        decisions=tuple(label.decision for label in eye.labels),
+        disposition=str(result.disposition),
+        decisions=tuple(label.decision for label in labels_of(result)),
     )
 
 
 def _probabilities(result) -> NDArray[np.float64]:
-    return np.array([label.probability for label in result.eyes[0].labels])
+    return np.array([label.probability for label in labels_of(result)])

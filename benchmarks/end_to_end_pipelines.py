@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-__all__ = ["OURS", "Contestant", "open_contestant", "openvino_installed"]
+__all__ = ["OURS", "Contestant", "labels_of", "open_contestant", "openvino_installed"]
 
 OURS = {"ours fp32": "fp32", "ours int8": "int8"}
 _BOX_LEVEL = 12  # grey level that parts the field from the camera's black
@@ -58,6 +58,11 @@ def open_contestant(name: str, material: Any, *, threads: int = 1) -> Contestant
     return builders[name](material)
 
 
+def labels_of(result: Any) -> Any:
+    """Labels of the one eye of a ScreeningResult; empty when the model was not asked."""
+    return result.eyes[0].labels
+
+
 def openvino_installed() -> bool:
     """Whether contestant O can run here."""
     return find_spec("openvino") is not None
@@ -77,7 +82,7 @@ def _open_ours(name: str, material: Any) -> Contestant:
         allow_unproven_int8=True,  # what is timed decides nothing
     )
     return Contestant(
-        name=name, run=screener.screen, reached=lambda result: bool(result.eyes[0].labels)
+        name=name, run=screener.screen, reached=lambda result: bool(labels_of(result))
     )
 
 

@@ -110,7 +110,7 @@ def read_dataclass(cls: type[_T], value: JsonValue, *, path: str = "") -> _T:
     where = path or "the top level"
     if not isinstance(value, dict):
         raise BundleFormatError(f"{where} is {_kind(value)}, not an object; write the file again")
-    hints = _type_hints(cls)
+    hints = _type_hints(cls)  # type: ignore[arg-type]  # a class is hashable
     names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     for key in value:
         if key not in names:
