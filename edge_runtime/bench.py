@@ -17,7 +17,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from edge_runtime.bench_statistics import StageTimes, summarize
 from edge_runtime.bundle import Bundle
 from edge_runtime.engines import PRECISIONS, EngineFacts, open_engine
 from edge_runtime.errors import ConfigError, EngineNotBuiltError, ImageUnreadableError
@@ -32,10 +33,10 @@ from edge_runtime.eye_pipeline import STAGES
 from edge_runtime.image import decode_image
 from edge_runtime.opencv_floor import require_opencv
 from edge_runtime.preprocess import PreprocessSpec, load_for_model
-from edge_runtime.result import NOTICE
+from edge_runtime.result import NOTICE, FieldResult
 from edge_runtime.screener import Screener
 
-__all__ = ["TIMED_REGION", "BenchReport", "StageTimes", "run_bench"]
+__all__ = ["TIMED_REGION", "BenchReport", "package_versions", "run_bench", "screen_for_bench"]
 
 TIMED_REGION = (
     "one eye, batch 1, from the file's bytes in memory: hash, decode + preprocessing, quality "
@@ -50,21 +51,11 @@ _Samples = dict[str, dict[str, list[float]]]  # precision -> stage -> ms, one a 
 
 
 @dataclass(frozen=True, kw_only=True)
-class StageTimes:
-    """Latency of one stage over all runs, in milliseconds."""
-
-    p50_ms: float
-    p90_ms: float
-    p99_ms: float
-    min_ms: float
-    max_ms: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class BenchReport:
     """Stage times of every precision, a ratio, and what they were measured on.
 
     `engines` holds, by precision, what the engine says it runs on: memory, graph, versions.
+    `samples_ms` holds every sample by precision and stage, a picture after another, round by round.
     """
 
     bundle_name: str
@@ -79,11 +70,14 @@ class BenchReport:
     stages: Mapping[str, Mapping[str, StageTimes]]
     ratio_fp32_to_int8: Mapping[str, float]
     machine: Mapping[str, str]
+    samples_ms: Mapping[str, Mapping[str, Sequence[float]]] = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON object of `edge-screen bench --json`."""
+        """Return the JSON object of `edge-screen bench --json`; raw samples are for `--raw`."""
+        whole = asdict(self)
+        del whole["samples_ms"]
         return {
-            **asdict(self),
+            **whole,
             "timed_region": TIMED_REGION,
             "tensorrt": "measured" if self.engine == "tensorrt" else TENSORRT_ROW,
             "notice": NOTICE,
@@ -146,9 +140,10 @@ def run_bench(
         num_threads=num_threads,
         engine=engine,
         engines={p: screener.engine.facts for p, screener in screeners.items()},
-        stages={p: {s: _percentiles(v) for s, v in samples[p].items()} for p in precisions},
+        stages={p: {s: summarize(v) for s, v in samples[p].items()} for p in precisions},
         ratio_fp32_to_int8=_ratios(samples, num_images=len(images)),
-        machine=_machine(),
+        machine=package_versions(),
+        samples_ms=samples,
     )
 
 
@@ -183,16 +178,26 @@ def _one_round(
     screener: Screener, images: Sequence[bytes], samples: dict[str, list[float]], *, keep: bool
 ) -> None:
     for index, data in enumerate(images):
-        field = screener.screen(data).eyes[0].fields[0]
-        if not field.labels:
-            raise ImageUnreadableError(
-                f"bench picture {index + 1} does not reach the model "
-                f"({', '.join(field.quality.reasons)}); give a gradable fundus photograph"
-            )
+        field = screen_for_bench(screener, data, index)
         decode_ms = _decode_ms(screener.bundle, data)
         if keep:
             for stage, value_ms in {"decode": decode_ms, **field.timings_ms}.items():
                 samples[stage].append(value_ms)
+
+
+def screen_for_bench(screener: Screener, data: bytes, index: int) -> FieldResult:
+    """Screen one picture; a picture that is refused early would make the pipeline look fast.
+
+    Raises:
+        ImageUnreadableError: It does not reach the model.
+    """
+    (field,) = screener.screen(data).eyes[0].fields
+    if not field.labels:
+        raise ImageUnreadableError(
+            f"bench picture {index + 1} does not reach the model "
+            f"({', '.join(field.quality.reasons)}); give a gradable fundus photograph"
+        )
+    return field
 
 
 def _decode_ms(bundle: Bundle, data: bytes) -> float:
@@ -209,17 +214,6 @@ def _reduction(data: bytes, spec: PreprocessSpec) -> int:
     return load_for_model(data, spec)[0].reduction
 
 
-def _percentiles(values_ms: Sequence[float]) -> StageTimes:
-    p50, p90, p99 = (round(float(v), 4) for v in np.percentile(values_ms, [50, 90, 99]))
-    return StageTimes(
-        p50_ms=p50,
-        p90_ms=p90,
-        p99_ms=p99,
-        min_ms=round(min(values_ms), 4),
-        max_ms=round(max(values_ms), 4),
-    )
-
-
 def _ratios(samples: _Samples, *, num_images: int) -> dict[str, float]:
     """Median over rounds of the FP32 time over the INT8 time of the same round."""
     ratios = {}
@@ -231,9 +225,10 @@ def _ratios(samples: _Samples, *, num_images: int) -> dict[str, float]:
     return ratios
 
 
-def _machine() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
+    """Return what decodes and computes here, by name."""
     found = {"machine": platform.machine(), "python": platform.python_version()}
-    for package in ("numpy", "onnxruntime", "opencv-python-headless"):
+    for package in ("numpy", "onnxruntime", "opencv-python-headless", "simplejpeg"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -60,7 +60,7 @@ class Bundle:
 
     `sha256` is the hash of bundle.json, which names every other file by its hash.
     `trusted_from` says where the trust in `key_id` comes from. `contents` holds the
-    verified bytes by file name.
+    verified bytes by file name; models that nobody asked to keep are not among them.
     """
 
     manifest: Manifest
@@ -79,6 +79,8 @@ class Bundle:
         if precision not in MODEL_FILES:
             raise ValueError(f"precision {precision!r} is not one of {sorted(MODEL_FILES)}")
         name = MODEL_FILES[precision]
+        if name not in self.contents and name in self.manifest.files:
+            raise ValueError(f"{name} was verified and not kept (keep_models of `read_bundle`)")
         if name not in self.contents:
             raise BundleFormatError(f"the bundle has no {name}; run `edge-screen calibrate` on it")
         return self.contents[name]
@@ -133,6 +135,7 @@ def read_bundle(
     *,
     trusted_keys: Sequence[TrustedKey] | Path | None,
     require_signature: bool = True,
+    keep_models: Collection[str] | None = None,
 ) -> Bundle:
     """Read and verify a bundle: signature, then manifest, then every file, then the models.
 
@@ -142,6 +145,8 @@ def read_bundle(
             (None: environment variable, then the folder beside the bundle).
         require_signature: False reads an unsigned bundle, as export writes it; no
             signature is checked then and `Bundle.key_id` is None.
+        keep_models: precisions of `MODEL_FILES` whose bytes are kept; None: all. The others
+            are verified like every file and let go, which a camera's memory feels.
 
     Raises:
         BundleSignatureError: Unsigned, not signed by a trusted key, or bundle.json changed.
@@ -160,6 +165,9 @@ def read_bundle(
     for name in _model_names(contents):
         check_onnx(contents[name], name=name)
     _check_parts(manifest)
+    if keep_models is not None:
+        for name in set(MODEL_FILES.values()) - {MODEL_FILES[word] for word in keep_models}:
+            contents.pop(name, None)
     return Bundle(
         manifest=manifest,
         sha256=hashlib.sha256(raw).hexdigest(),

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from edge_runtime import __version__
+from edge_runtime.bench_cli import bench
 from edge_runtime.cli_options import (
     bundle_argument,
     cache_dir_option,
@@ -51,6 +52,7 @@ def main() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
+main.add_command(bench)
 main.add_command(engine)
 main.add_command(screen)
 
@@ -139,66 +141,6 @@ def verify(
         signing_key=signing_key,
     )
     run_verify(request, as_json=as_json)
-
-
-@main.command(
-    short_help="Time every stage here, FP32 beside INT8.",
-    epilog=example("edge-screen bench BUNDLE photo.jpg --repeats 200"),
-)
-@bundle_argument
-@click.argument("images", type=click.Path(path_type=Path), nargs=-1, metavar="[IMAGE]...")
-@click.option("--repeats", type=click.IntRange(1), default=50, show_default=True)
-@click.option("--warmup", type=click.IntRange(0), default=5, show_default=True)
-@click.option("--threads", type=click.IntRange(1, 64), default=1, show_default=True)
-@click.option(
-    "--engine",
-    type=click.Choice(["onnxruntime", "tensorrt"]),
-    default="onnxruntime",
-    show_default=True,
-    help="tensorrt: its FP32 and INT8 engines must be built; FP16 is timed where it is, too.",
-)
-@click.option(
-    "--layers",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help="Write the time of every layer of the INT8 engine there as JSON; TensorRT only.",
-)
-@cache_dir_option
-@trusted_keys_option
-@json_option
-def bench(
-    bundle: Path,
-    images: tuple[Path, ...],
-    repeats: int,
-    warmup: int,
-    threads: int,
-    engine: str,
-    layers: Path | None,
-    cache_dir: Path | None,
-    trusted_keys: Path | None,
-    as_json: bool,
-) -> None:
-    """Time every stage here, FP32 and INT8 interleaved: p50, p90, p99.
-
-    Without IMAGE the bundle's own encoded golden picture is used. The report names the engine,
-    the kind of memory and whether a CUDA graph was captured.
-    """
-    from edge_runtime.commands import BenchRequest, run_bench_command
-
-    if layers is not None and engine != "tensorrt":
-        raise click.UsageError("--layers needs --engine tensorrt.")
-    request = BenchRequest(
-        bundle_dir=bundle,
-        images=images,
-        repeats=repeats,
-        warmup=warmup,
-        num_threads=threads,
-        trusted_keys=trusted_keys,
-        engine=engine,
-        cache_dir=cache_dir,
-        layers_path=layers,
-    )
-    run_bench_command(request, as_json=as_json)
 
 
 @main.command(

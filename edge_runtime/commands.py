@@ -6,7 +6,6 @@ Imports NumPy and OpenCV, so it is itself imported when a command runs and not f
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,12 +15,10 @@ import click
 import cv2
 
 from edge_runtime.agreement import EngineRequest
-from edge_runtime.bench import run_bench
-from edge_runtime.bundle import Bundle, read_bundle
+from edge_runtime.bundle import read_bundle
 from edge_runtime.doctor import diagnose
-from edge_runtime.errors import ConfigError, EngineError, ImageUnreadableError
+from edge_runtime.errors import EngineError
 from edge_runtime.report_text import (
-    bench_text,
     bundle_text,
     doctor_text,
     verification_text,
@@ -31,9 +28,7 @@ from edge_runtime.signed_report import write_signed_report
 from edge_runtime.verify import verify_bundle
 
 __all__ = [
-    "BenchRequest",
     "VerifyRequest",
-    "run_bench_command",
     "run_doctor",
     "run_inspect",
     "run_verify",
@@ -51,21 +46,6 @@ class VerifyRequest:
     engine: EngineRequest | None
     report_path: Path | None
     signing_key: Path | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchRequest:
-    """What the operator asked `edge-screen bench` for."""
-
-    bundle_dir: Path
-    images: tuple[Path, ...]
-    repeats: int
-    warmup: int
-    num_threads: int
-    trusted_keys: Path | None
-    engine: str
-    cache_dir: Path | None
-    layers_path: Path | None
 
 
 def run_inspect(
@@ -114,31 +94,6 @@ def run_verify(request: VerifyRequest, *, as_json: bool) -> None:
     report.raise_if_failed()
 
 
-def run_bench_command(request: BenchRequest, *, as_json: bool) -> None:
-    """Time the bundle on this machine and print the table."""
-    cv2.setNumThreads(1)
-    bundle = read_bundle(request.bundle_dir, trusted_keys=request.trusted_keys)
-    images = [_read_bytes(path) for path in request.images] or [_golden_picture(bundle)]
-    num_rounds = request.repeats + request.warmup
-    with click.progressbar(length=num_rounds, label="rounds", file=sys.stderr) as bar:
-        report = run_bench(
-            bundle,
-            images,
-            repeats=request.repeats,
-            warmup=request.warmup,
-            num_threads=request.num_threads,
-            engine=request.engine,
-            cache_dir=request.cache_dir,
-            progress=bar.update,
-        )
-    if as_json:
-        _echo_json(report.to_dict())
-    else:
-        click.echo(bench_text(report))
-    if request.layers_path is not None:
-        _write_layers(bundle, request, request.layers_path)
-
-
 def run_doctor(*, as_json: bool) -> int:
     """Print the state of the machine; return 5 when nothing can be screened on it, else 0."""
     report = diagnose()
@@ -147,31 +102,6 @@ def run_doctor(*, as_json: bool) -> int:
     else:
         click.echo(doctor_text(report))
     return 0 if report.can_screen else EngineError.exit_code
-
-
-def _write_layers(bundle: Bundle, request: BenchRequest, path: Path) -> None:
-    """Write the time of every layer of the INT8 engine; TensorRT only."""
-    from edge_runtime.engines.trt_profile import profile_layers
-
-    profile = profile_layers(bundle, cache_dir=request.cache_dir, num_runs=request.repeats)
-    try:
-        path.write_text(json.dumps(profile.to_dict(), indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"--layers {path} cannot be written ({error.strerror}); name another file"
-        ) from error
-    click.echo(f"layer times written to {path}", err=True)
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ImageUnreadableError(f"{path} cannot be read ({error.strerror})") from error
-
-
-def _golden_picture(bundle: Bundle) -> bytes:
-    return bundle.golden().encoded
 
 
 def _echo_json(value: dict[str, Any]) -> None:

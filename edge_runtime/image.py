@@ -140,6 +140,7 @@ def decode_image(
     target_px: int | None = None,
     limits: DecodeLimits | None = None,
     max_reduction: int = 8,
+    sha256: str | None = None,
 ) -> DecodedImage:
     """Check and decode one image file.
 
@@ -150,6 +151,7 @@ def decode_image(
             many pixels; None: k = 1.
         limits: what to refuse before decoding; None: the defaults of `DecodeLimits`.
         max_reduction: largest k allowed (1, 2, 4 or 8).
+        sha256: of `data`, where the caller has it already; None: computed here.
 
     Returns:
         Upright RGB pixels with the facts a result records about its source.
@@ -174,7 +176,7 @@ def decode_image(
         image_hwc=np.ascontiguousarray(upright),
         full_size_px=header.upright_size_px,
         reduction=reduction,
-        sha256=hashlib.sha256(data).hexdigest(),
+        sha256=sha256 or hashlib.sha256(data).hexdigest(),
         format=header.format,
         num_bytes=len(data),
         laterality=header.laterality,

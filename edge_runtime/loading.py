@@ -115,10 +115,7 @@ class InProcessLoader:
 
     def load(self, data: bytes, sha256: str, clock: StageTimer) -> LoadedPicture:
         """As `PictureLoader.load`."""
-        picture = load_picture(data, self._settings, clock)
-        if picture.decoded.sha256 != sha256:
-            raise ValueError(f"sha256 {sha256} is not that of the picture")
-        return picture
+        return load_picture(data, self._settings, clock, sha256=sha256)
 
     def warm_up(self) -> None:
         """Nothing to do: this process has everything loaded."""
@@ -127,14 +124,24 @@ class InProcessLoader:
         """Nothing to release."""
 
 
-def load_picture(data: bytes, settings: LoadSettings, clock: StageTimer) -> LoadedPicture:
+def load_picture(
+    data: bytes, settings: LoadSettings, clock: StageTimer, *, sha256: str | None = None
+) -> LoadedPicture:
     """Decode, preprocess and assess one picture here.
+
+    Args:
+        data: the file's bytes.
+        settings: what it becomes.
+        clock: of the eye.
+        sha256: of `data`, where the caller has it already; None: computed here.
 
     Raises:
         ImageError: the picture cannot be used.
     """
     with clock.stage("preprocess"):
-        decoded, preprocessed = load_for_model(data, settings.spec, limits=settings.decode)
+        decoded, preprocessed = load_for_model(
+            data, settings.spec, limits=settings.decode, sha256=sha256
+        )
     with clock.stage("quality"):
         report = assess_image(decoded, preprocessed, settings.quality)
     return LoadedPicture(decoded=_without_pixels(decoded), preprocessed=preprocessed, report=report)

@@ -161,6 +161,8 @@ class _Walk:
 
     def _varint(self, position: int) -> tuple[int, int]:
         """Return the base-128 number at `position` and the position after it."""
+        if position < len(self._data) and self._data[position] < 0x80:  # nearly all: one byte
+            return self._data[position], position + 1
         value, shift = 0, 0
         for index in range(position, min(position + 10, len(self._data))):
             byte = self._data[index]

@@ -118,7 +118,11 @@ class Preprocessed:
 
 
 def load_for_model(
-    data: bytes, spec: PreprocessSpec, *, limits: DecodeLimits | None = None
+    data: bytes,
+    spec: PreprocessSpec,
+    *,
+    limits: DecodeLimits | None = None,
+    sha256: str | None = None,
 ) -> tuple[DecodedImage, Preprocessed]:
     """Decode at the cheapest sufficient scale and make the model's input.
 
@@ -129,6 +133,7 @@ def load_for_model(
         data: the image file's bytes.
         spec: the preprocessing of the model.
         limits: of decoding; None: the defaults.
+        sha256: of the bytes, where the caller has it already; None: computed here, once.
 
     Returns:
         The decoded image (for the quality gate and the record) and the input.
@@ -138,7 +143,7 @@ def load_for_model(
         ImageLimitError: larger than the limits.
         FieldOfViewError: no field of view, or too small.
     """
-    decoded = decode_image(data, target_px=spec.size_px, limits=limits)
+    decoded = decode_image(data, target_px=spec.size_px, limits=limits, sha256=sha256)
     view = _find_view(decoded, spec)
     while decoded.reduction > 1 and 2 * view.radius_px < spec.size_px:
         decoded = decode_image(
@@ -146,6 +151,7 @@ def load_for_model(
             target_px=spec.size_px,
             limits=limits,
             max_reduction=decoded.reduction // 2,
+            sha256=decoded.sha256,
         )
         view = _find_view(decoded, spec)
     return decoded, _make_input(decoded, view, spec)
@@ -194,7 +200,7 @@ def _make_input(decoded: DecodedImage, view: FieldOfView, spec: PreprocessSpec) 
             f"{spec.size_px}; fine lesions may be lost",
         )
     image = _resize_square(square, spec.size_px)
-    image[~_field_mask(spec.size_px, spec.mask_radius_fraction)] = 0
+    np.bitwise_and(image, _field_mask(spec.size_px, spec.mask_radius_fraction), out=image)
     return Preprocessed(image_hwc=image, field_of_view=view, warnings=warnings)
 
 
@@ -237,9 +243,14 @@ def _resize(image: Pixels, side: int, interpolation: int) -> Pixels:
 
 
 @lru_cache(maxsize=8)
-def _field_mask(size_px: int, fraction: float) -> npt.NDArray[np.bool_]:
-    """(S, S) bool: pixel centres within the fraction of S/2 from the centre."""
+def _field_mask(size_px: int, fraction: float) -> Pixels:
+    """(S, S, 3) uint8: 255 where the pixel's centre lies within the fraction of S/2, else 0.
+
+    All bits or none, so that one pass of `bitwise_and` blackens what is outside; choosing the
+    pixels by a boolean index takes tens of times longer.
+    """
     offset = 2 * np.arange(size_px) + 1 - size_px
-    mask = offset[:, None] ** 2 + offset**2 <= (fraction * size_px) ** 2
+    inside = offset[:, None] ** 2 + offset**2 <= (fraction * size_px) ** 2
+    mask = np.repeat(np.where(inside, 255, 0).astype(np.uint8)[..., None], 3, axis=2)
     mask.setflags(write=False)
-    return np.asarray(mask, np.bool_)
+    return np.asarray(mask, np.uint8)

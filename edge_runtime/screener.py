@@ -27,13 +27,12 @@ import numpy as np
 from edge_runtime.batch import available_cpus, map_in_order
 from edge_runtime.bundle import Bundle, read_bundle
 from edge_runtime.decision import patient_disposition
-from edge_runtime.engines import Engine, open_engine
-from edge_runtime.engines.trt_options import TrtOptions
+from edge_runtime.engines import PRECISIONS, Engine, has_tensorrt, open_engine
+from edge_runtime.engines.ort_providers import find_provider
 from edge_runtime.errors import BundleFormatError, ConfigError
 from edge_runtime.examination import Examination, EyeImage
 from edge_runtime.eye_joining import SAME_FIELD, SAME_IMAGE, join_eyes, shared_image_warnings
 from edge_runtime.eye_pipeline import EyePipeline, StageClock
-from edge_runtime.golden_check import require_golden
 from edge_runtime.loading import InProcessLoader, LoadSettings, PictureLoader
 from edge_runtime.opencv_floor import require_opencv
 from edge_runtime.result import (
@@ -55,6 +54,7 @@ from edge_runtime.warmup_picture import warmup_jpeg
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from edge_runtime.engines.trt_options import TrtOptions
     from edge_runtime.isolation import IsolationLimits
 
 __all__ = [
@@ -155,7 +155,8 @@ class Screener:
         """
         require_opencv()
         explicit = None if trusted_keys is None else Path(trusted_keys)
-        bundle = read_bundle(Path(bundle_dir), trusted_keys=explicit)
+        needed = _needed_models(engine, precision, provider)
+        bundle = read_bundle(Path(bundle_dir), trusted_keys=explicit, keep_models=needed)
         with ExitStack() as stack:
             loader = _open_loader(bundle, isolation)  # a child starts while the engine is opened
             stack.callback(loader.close)
@@ -172,6 +173,8 @@ class Screener:
             screener = cls(bundle, opened, loader=loader, allow_unproven_int8=allow_unproven_int8)
             # Compiled on this device, or kernels of its GPU: checked by nobody before.
             if opened.name == "tensorrt" or provider != "cpu":
+                from edge_runtime.golden_check import require_golden
+
                 require_golden(bundle, opened)
             loader.warm_up()
             stack.pop_all()
@@ -374,6 +377,14 @@ class Screener:
             ),
             warnings=tuple(warnings),
         )
+
+
+def _needed_models(engine: str, precision: str, provider: str) -> tuple[str, ...] | None:
+    """Precisions whose model bytes must stay in memory; None: all, as TensorRT may want any."""
+    on_ort = engine == "onnxruntime" or (engine == "auto" and not has_tensorrt())
+    if not on_ort or precision not in PRECISIONS:
+        return None
+    return (find_provider(provider).bundle_precision(precision),)
 
 
 def _as_examination(value: Examination | bytes | Path) -> Examination:

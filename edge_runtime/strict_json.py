@@ -16,6 +16,7 @@ import math
 import types
 import typing
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NoReturn, TypeVar
 
 from edge_runtime.errors import BundleFormatError, ConfigError
@@ -116,7 +117,7 @@ def read_dataclass(
     where = path or "the top level"
     if not isinstance(value, dict):
         raise BundleFormatError(f"{where} is {_kind(value)}, not an object; write the file again")
-    hints = typing.get_type_hints(cls)
+    hints = _type_hints(cls)  # type: ignore[arg-type]  # a class is hashable
     names = [f.name for f in dataclasses.fields(cls) if f.name not in given]  # type: ignore[arg-type]
     for key in value:
         if key not in names:
@@ -129,6 +130,12 @@ def read_dataclass(
         return cls(**arguments, **given)
     except ConfigError as error:
         raise BundleFormatError(_join(path, str(error))) from error
+
+
+@lru_cache(maxsize=256)
+def _type_hints(cls: type[Any]) -> dict[str, Any]:
+    """The annotations of a class, evaluated once: a manifest repeats its parts many times."""
+    return typing.get_type_hints(cls)
 
 
 def _read(hint: Any, value: JsonValue, path: str) -> Any:

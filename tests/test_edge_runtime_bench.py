@@ -11,6 +11,7 @@ from bundle_factory import build_bundle, fundus_png
 
 from edge_runtime import bench
 from edge_runtime.bench import BENCH_STAGES, run_bench
+from edge_runtime.bench_statistics import summarize
 from edge_runtime.bundle import Bundle, read_bundle
 from edge_runtime.errors import ConfigError, ImageUnreadableError
 from edge_runtime.report_text import bench_text
@@ -73,7 +74,7 @@ def test_ratio_is_the_median_over_rounds_of_the_same_round() -> None:
 
 def test_percentiles_match_numpy() -> None:
     values = list(np.random.default_rng(0).gamma(2.0, 3.0, 500))
-    times = bench._percentiles(values)
+    times = summarize(values)
     assert times.p90_ms == pytest.approx(np.percentile(values, 90), abs=1e-4)
     assert times.max_ms == pytest.approx(max(values), abs=1e-4)
 

@@ -72,6 +72,19 @@ def _read(built, **options):
     return read_bundle(built.folder, trusted_keys=built.trusted_keys, **options)
 
 
+def test_models_that_nobody_keeps_are_verified_and_let_go(built):
+    bundle = _read(built, keep_models=("int8_cpu",))
+    assert bundle.model_bytes("int8_cpu")
+    assert bundle.golden()
+    assert set(bundle.contents) == {"MODEL_CARD.md", "golden.npz", "model.int8-cpu.onnx"}
+    with pytest.raises(ValueError, match=r"model\.fp32\.onnx was verified and not kept"):
+        bundle.model_bytes("fp32")
+    fp32 = built.folder / "model.fp32.onnx"
+    fp32.write_bytes(fp32.read_bytes()[:-1] + b"?")
+    with pytest.raises(BundleIntegrityError, match=r"model\.fp32\.onnx has SHA-256"):
+        _read(built, keep_models=("int8_cpu",))
+
+
 def test_round_trip(built):
     bundle = _read(built)
     assert bundle.manifest == built.manifest

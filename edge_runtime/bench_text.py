@@ -1,0 +1,87 @@
+"""Measurements in words for a terminal: the spread, the mode's figures, the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edge_runtime.bench_record import BenchComparison, BenchRecord
+from edge_runtime.bench_statistics import StageTimes, summarize
+from edge_runtime.machine_state import NOT_AVAILABLE
+from edge_runtime.result import NOTICE
+
+__all__ = ["comparison_text", "machine_text", "record_text", "spread_text"]
+
+
+def spread_text(stages: Mapping[str, Mapping[str, StageTimes]]) -> str:
+    """Return the spread of the whole, a line a precision."""
+    return "\n".join(
+        _spread_line(f"{precision} total", times["total"]) for precision, times in stages.items()
+    )
+
+
+def record_text(record: BenchRecord) -> str:
+    """Return series and figures of a mode, and what is inside a sample."""
+    conditions = record.conditions
+    lines = [
+        f"{conditions.mode}: {conditions.engine} {', '.join(conditions.precisions)}, "
+        f"{conditions.num_workers} worker(s), {conditions.num_threads} thread(s)"
+    ]
+    lines += [_spread_line(name, summarize(v)) for name, v in record.samples_ms.items()]
+    lines += [f"{name}: {_value(value)}" for name, value in record.figures.items()]
+    return "\n".join([*lines, f"timed: {record.timed_region}", NOTICE])
+
+
+def machine_text(record: BenchRecord) -> str:
+    """Return power mode, clocks, temperatures and throttling, before and after."""
+    before, after = record.machine["before"], record.machine["after"]
+    lines = [
+        f"machine    {record.conditions.cpu_model}",
+        f"power mode {before['power_mode']}, governor {before['governor']}",
+    ]
+    for title, key in (
+        ("clocks_mhz", "clocks_mhz"),
+        ("temperatures_c", "temperatures_c"),
+        ("power_mw", "power_mw"),
+    ):
+        lines.append(f"{title:<14} {_before_after(before[key], after[key])}")
+    return "\n".join([*lines, f"throttled  {record.machine['throttled']}"])
+
+
+def comparison_text(comparison: BenchComparison) -> str:
+    """Return B over A, a line a series."""
+    a, b = comparison.versions
+    lines = [f"same conditions; A is edge-screen {a}, B {b}; B / A, below 1 B is faster"]
+    lines += [
+        f"{name:<20}" + "".join(f"  {word} {ratio:.3f}" for word, ratio in ratios.items())
+        for name, ratios in comparison.ratios.items()
+    ]
+    lines += [f"note: {text}" for text in comparison.notes]
+    return "\n".join([*lines, NOTICE])
+
+
+def _spread_line(name: str, times: StageTimes) -> str:
+    late = "needs 1,000 samples" if times.p999_ms is None else f"{times.p999_ms:.2f}"
+    return (
+        f"{name:<14} latency_ms p50 {times.p50_ms:.2f}  p90 {times.p90_ms:.2f}  "
+        f"p99 {times.p99_ms:.2f}  p99.9 {late}  mean {times.mean_ms:.2f}  "
+        f"jitter (p99 - p50) {times.jitter_ms:.2f}  IQR {times.iqr_ms:.2f}  CV {times.cv:.3f}  "
+        f"n {times.num_samples}"
+    )
+
+
+def _before_after(before: Mapping[str, float], after: Mapping[str, float]) -> str:
+    if not after:
+        return NOT_AVAILABLE
+    return ", ".join(
+        f"{name} {before[name]:.0f} -> {value:.0f}" if name in before else f"{name} {value:.0f}"
+        for name, value in after.items()
+    )
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return NOT_AVAILABLE
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_value(one) for one in value)
+    return str(value)
