@@ -85,7 +85,7 @@ class Screener:
             )
         if not allow_unproven_int8:
             _require_proven(bundle, engine.precision)
-        self._bundle = bundle
+        self._bundle = bundle.without_contents()
         self._engine = engine
         self._warnings = _standing_warnings(bundle, engine)
         self._pipeline = EyePipeline(
@@ -151,7 +151,7 @@ class Screener:
 
     @property
     def bundle(self) -> Bundle:
-        """The verified bundle."""
+        """The verified bundle, without the bytes of its files: the engine has what it needs."""
         return self._bundle
 
     @property
