@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,21 @@ PLATFORMS = (
     "manylinux_2_17",
     "manylinux2014",
 )
+INPUTS = """
+import hashlib, json, sys
+from pathlib import Path
+from edge_runtime.bundle import read_bundle
+from edge_runtime.preprocess import load_for_model
+spec = read_bundle(Path("bundle"), trusted_keys=None).manifest.preprocess_spec()
+digests = []
+for name in sys.argv[1:]:
+    try:
+        image = load_for_model(Path(name).read_bytes(), spec)[1].image_hwc
+        digests.append(hashlib.sha256(image.tobytes()).hexdigest())
+    except Exception as error:
+        digests.append(type(error).__name__)
+print(json.dumps(digests))
+"""  # the SHA-256 of every picture's model input, or why there is none
 COMPLETE = "edge-screen-tree"  # a file in the tree, written last
 
 
@@ -59,9 +75,12 @@ def main() -> int:
     install(tree)
     images = sorted(path for path in args.images.iterdir() if path.is_file())[: args.num_images]
     names = copy_work(tree, args.bundle, images)
-    here = screen([sys.executable, "-m", "edge_runtime"], tree / "work", names, ROOT)
-    print(f"{len(here)} pictures; here: {platform.machine()}")
-    return max(check(tree, cpu, names, here) for cpu in args.cpu or PROCESSORS)
+    here = Answers(
+        inputs=json.loads(outside(tree, sys.executable, "-c", INPUTS, *names)),
+        results=screened(outside(tree, sys.executable, "-m", "edge_runtime", *screening(names))),
+    )
+    print(f"{len(names)} pictures; here: {platform.machine()}")
+    return max([check(tree, cpu, names, here) for cpu in args.cpu or PROCESSORS])
 
 
 def require_machine() -> None:
@@ -132,22 +151,33 @@ def copy_work(tree: Path, bundle: Path, images: Sequence[Path]) -> list[str]:
     return [f"images/{image.name}" for image in images]
 
 
-def check(tree: Path, cpu: str, names: Sequence[str], here: Sequence[dict[str, Any]]) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What one machine makes of the pictures: SHA-256 of each model input, and the results."""
+
+    inputs: list[str]
+    results: list[dict[str, Any]]
+
+
+def check(tree: Path, cpu: str, names: Sequence[str], here: Answers) -> int:
     """Run everything as one processor; print what came out; 0 when all is well."""
-    command = ["/venv/bin/edge-screen"]
-    doctor = json.loads(inside(tree, *command, "doctor", "--json", cpu=cpu))
-    verified = inside(tree, *command, "verify", "bundle", cpu=cpu, allowed=(0, 10))
-    there = screen(command, tree / "work", names, tree, cpu=cpu)
+    command = "/venv/bin/edge-screen"
+    doctor = json.loads(inside(tree, command, "doctor", "--json", cpu=cpu))
+    verified = inside(tree, command, "verify", "bundle", cpu=cpu, allowed=(0, 10))
+    there = Answers(
+        inputs=json.loads(inside(tree, "/venv/bin/python", "-c", INPUTS, *names, cpu=cpu)),
+        results=screened(inside(tree, command, *screening(names), cpu=cpu, allowed=(0, 3))),
+    )
     print(
         f"\n{cpu}: {doctor['system']}, Python {doctor['python']}, "
         f"can screen: {doctor['can_screen']}"
     )
     print("\n".join(line for line in verified.splitlines() if line.startswith("  ")))
-    differing, largest = compare(here, there)
-    print(
-        f"  {len(there)} pictures, {differing} decided otherwise, largest difference {largest:.2e}"
-    )
-    is_fine = doctor["can_screen"] and "\nVERIFIED" in verified and differing == 0
+    other = sum(one != two for one, two in zip(here.inputs, there.inputs, strict=True))
+    differing, largest = compare(here.results, there.results)
+    print(f"  {other} of {len(names)} model inputs are not the same bytes as here")
+    print(f"  {differing} of {len(names)} decided otherwise, largest difference {largest:.2e}")
+    is_fine = doctor["can_screen"] and "\nVERIFIED" in verified and other == differing == 0
     return 0 if is_fine else 1
 
 
@@ -176,21 +206,24 @@ def decision(result: Mapping[str, Any]) -> tuple[object, ...]:
     return result["disposition"], eyes
 
 
-def screen(
-    command: Sequence[str], work: Path, names: Sequence[str], tree: Path, *, cpu: str | None = None
-) -> list[dict[str, Any]]:
-    """Screen the pictures here (without `cpu`) or in the tree; one result a picture."""
-    arguments = [*command, "screen", "bundle", *names, "--json", "--allow-unproven-int8"]
-    arguments += ["--engine", "onnxruntime"]
-    if cpu is not None:
-        printed = inside(tree, *arguments, cpu=cpu, allowed=(0, 3))
-    else:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(
-            arguments, cwd=work, env=environment, stdout=subprocess.PIPE, text=True, check=False
-        )
-        printed = output(done, allowed=(0, 3))
+def screening(names: Sequence[str]) -> list[str]:
+    """Return the command that screens the pictures, one result a line."""
+    options = ["--json", "--allow-unproven-int8", "--engine", "onnxruntime"]
+    return ["screen", "bundle", *names, *options]
+
+
+def screened(printed: str) -> list[dict[str, Any]]:
+    """Return the results that the command printed."""
     return [json.loads(line) for line in printed.splitlines()]
+
+
+def outside(tree: Path, *command: str) -> str:
+    """Run a command of here in the tree's /work, with this repository's code."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, cwd=tree / "work", env=environment, capture_output=True, text=True, check=False
+    )
+    return output(done, allowed=(0, 3))
 
 
 def inside(
