@@ -21,10 +21,10 @@ PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check wheel clean
+.PHONY: help setup demo test test-slow check wheel wheel-matrix wheel-aarch64 clean
 
 help:  ## this list
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 15
 
 setup: $(STAMP)  ## create .venv and install everything at the pinned versions
 
@@ -61,6 +61,12 @@ test-slow: $(STAMP)  ## the slow tests: a whole demo, both wheels, the camera's 
 wheel: $(STAMP)  ## both wheels into dist/: edge_screen and edge_screen_runtime
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist edge_runtime
+
+wheel-matrix: $(STAMP)  ## the device wheel at work under Python 3.10 to 3.13, as far as they are found (needs a package index)
+	$(BIN)/python -m pytest -v -rs -m slow tests/test_wheel_matrix.py
+
+wheel-aarch64: $(STAMP)  ## the device wheel on emulated aarch64 (needs root, qemu-user-static, debootstrap, the demo, two registries)
+	$(BIN)/python -u tests/aarch64_emulation.py --bundle $(OUT)/bundle --images $(OUT)/data/camera
 
 clean:  ## remove what was built; keeps .venv and runs/
 	rm -rf dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -60,7 +60,7 @@ class Bundle:
 
     `sha256` is the hash of bundle.json, which names every other file by its hash.
     `trusted_from` says where the trust in `key_id` comes from. `contents` holds the
-    verified bytes by file name; models that nobody asked to keep are not among them.
+    verified bytes by file name: none after `without_contents`, no model that nobody asked for.
     """
 
     manifest: Manifest
@@ -74,11 +74,12 @@ class Bundle:
 
         Raises:
             ValueError: Another word.
-            BundleFormatError: This bundle has no such model.
+            BundleFormatError: This bundle has no such model, or its bytes were let go.
         """
         if precision not in MODEL_FILES:
             raise ValueError(f"precision {precision!r} is not one of {sorted(MODEL_FILES)}")
         name = MODEL_FILES[precision]
+        self._require_contents()
         if name not in self.contents and name in self.manifest.files:
             raise ValueError(f"{name} was verified and not kept (keep_models of `read_bundle`)")
         if name not in self.contents:
@@ -89,10 +90,11 @@ class Bundle:
         """Return the golden inputs and expected outputs.
 
         Raises:
-            BundleFormatError: golden.npz does not fit the manifest.
+            BundleFormatError: golden.npz does not fit the manifest, or its bytes were let go.
         """
         from edge_runtime.golden import read_golden
 
+        self._require_contents()
         manifest = self.manifest
         return read_golden(
             self.contents["golden.npz"],
@@ -101,6 +103,20 @@ class Bundle:
             size_px=manifest.preprocess_spec().size_px,
             has_int8=manifest.int8 is not None,
         )
+
+    def without_contents(self) -> Bundle:
+        """Return the bundle as an open engine still needs it: all that it says, no file's bytes.
+
+        The models and golden pictures are as large as the rest of a screening process's data.
+        """
+        return replace(self, contents=MappingProxyType({}))
+
+    def _require_contents(self) -> None:
+        if not self.contents:
+            raise BundleFormatError(
+                f"the bytes of bundle {self.manifest.name!r} were let go when its engine was "
+                "opened; read the bundle again"
+            )
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Manifest:

@@ -27,7 +27,7 @@ __all__ = ["PreprocessSpec", "Preprocessed", "crop_box", "load_for_model", "prep
 
 Pixels = npt.NDArray[np.uint8]
 
-_VERSION = 1  # of the steps in this file; a change of any pixel is a new version
+_VERSION = 2  # of the steps in this file; a change of any pixel is a new version
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,13 +229,17 @@ def _crop_square(image_hwc: Pixels, view: FieldOfView) -> Pixels:
 
 
 def _resize_square(square: Pixels, size_px: int) -> Pixels:
-    """`ss2`: bilinear to 2S, then the exact 2x2 mean; antialiased as far as 4S."""
+    """`ss2`: bilinear to 2S, then the exact 2x2 mean; antialiased as far as 4S.
+
+    Bilinear in exact integers: OpenCV's plain INTER_LINEAR has other kernels on aarch64, which
+    differ by up to 3 grey levels, and a camera must compute what training computed.
+    """
     if square.shape[0] < size_px:
-        return _resize(square, size_px, cv2.INTER_LINEAR)
+        return _resize(square, size_px, cv2.INTER_LINEAR_EXACT)
     while square.shape[0] > 4 * size_px:
         even = square.shape[0] // 2 * 2
         square = _resize(square[:even, :even], even // 2, cv2.INTER_AREA)
-    return _resize(_resize(square, 2 * size_px, cv2.INTER_LINEAR), size_px, cv2.INTER_AREA)
+    return _resize(_resize(square, 2 * size_px, cv2.INTER_LINEAR_EXACT), size_px, cv2.INTER_AREA)
 
 
 def _resize(image: Pixels, side: int, interpolation: int) -> Pixels:

@@ -107,7 +107,7 @@ class Screener:
             )
         if not allow_unproven_int8:
             require_proven(bundle, engine.precision)
-        self._bundle = bundle
+        self._bundle = bundle.without_contents()
         self._engine = engine
         self._warnings = standing_warnings(bundle, engine)
         self._loader = loader or InProcessLoader(_load_settings(bundle))
@@ -182,7 +182,7 @@ class Screener:
 
     @property
     def bundle(self) -> Bundle:
-        """The verified bundle."""
+        """The verified bundle, without the bytes of its files: the engine has what it needs."""
         return self._bundle
 
     @property

@@ -155,7 +155,7 @@ def _run_checks(words: list[str]) -> None:
 
 
 def _makefile_targets() -> set[str]:
-    return set(re.findall(r"^([a-z-]+):.*## ", _text(ROOT / "Makefile"), re.MULTILINE))
+    return set(re.findall(r"^([a-z0-9-]+):.*## ", _text(ROOT / "Makefile"), re.MULTILINE))
 
 
 def _check_make(words: list[str]) -> None:

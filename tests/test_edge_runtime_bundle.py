@@ -506,3 +506,15 @@ def test_importing_the_reader_loads_no_heavy_library():
         check=True,
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_without_contents_keeps_what_the_bundle_says_and_no_bytes(tmp_path):
+    built = build_bundle(tmp_path / "bundle")
+    bundle = read_bundle(built.folder, trusted_keys=built.trusted_keys)
+    slim = bundle.without_contents()
+    assert dict(slim.contents) == {}
+    assert dataclasses.replace(slim, contents=bundle.contents) == bundle
+    assert bundle.golden().image_nhwc.size > 0  # the bundle itself is left as it was
+    for use in (slim.golden, lambda: slim.model_bytes("fp32")):
+        with pytest.raises(BundleFormatError, match="read the bundle again"):
+            use()

@@ -3,49 +3,39 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 import sys
 import zipfile
 from email.parser import Parser
 from pathlib import Path, PurePosixPath
 
 import pytest
-from bundle_factory import build_bundle
-from fundus_factory import centred_fundus, jpeg_bytes
+from camera_environment import (
+    ROOT,
+    IndexUnreachableError,
+    build_wheel,
+    make_camera,
+    run_away,
+    write_camera_folder,
+)
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = {"calibration", "distill", "edge_runtime", "export", "train"}
 MAX_FILE_BYTES = 1_000_000
-# What pip prints when it cannot talk to the package index at all.
-UNREACHABLE = re.compile(
-    "Retrying [(]|NewConnectionError|Temporary failure in name resolution|ReadTimeout|ProxyError"
-)
 IMAGES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".svg", ".tif", ".tiff", ".webp"}
-
-
-def _build(project, folder):
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder)]
-    done = subprocess.run(
-        [*command, str(project)], capture_output=True, text=True, check=False, cwd=folder
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    (wheel,) = folder.glob("*.whl")
-    return zipfile.ZipFile(wheel)
 
 
 @pytest.fixture(scope="module")
 def root_wheel(tmp_path_factory):
-    with _build(ROOT, tmp_path_factory.mktemp("root_wheel")) as wheel:
+    with zipfile.ZipFile(build_wheel(ROOT, tmp_path_factory.mktemp("root_wheel"))) as wheel:
         yield wheel
 
 
 @pytest.fixture(scope="module")
 def device_wheel(tmp_path_factory):
-    with _build(ROOT / "edge_runtime", tmp_path_factory.mktemp("device_wheel")) as wheel:
+    file = build_wheel(ROOT / "edge_runtime", tmp_path_factory.mktemp("device_wheel"))
+    with zipfile.ZipFile(file) as wheel:
         yield wheel
 
 
@@ -119,38 +109,21 @@ def test_commands(root_wheel, device_wheel):
     assert "edge_screen.commands" not in _entry_points(device_wheel)
 
 
-def _run(*command, cwd):
-    """Run away from the repository, so that nothing of it is imported by accident."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    return subprocess.run(
-        [str(part) for part in command],
-        cwd=cwd, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def camera_bin(device_wheel, tmp_path_factory):
     """bin/ of a fresh environment that has the device wheel and what it asks for, pinned."""
-    folder = tmp_path_factory.mktemp("camera")
-    made = _run(sys.executable, "-m", "venv", folder / "venv", cwd=folder)
-    assert made.returncode == 0, made.stdout + made.stderr
-    python = folder / "venv" / "bin" / "python"
-    options = ["--disable-pip-version-check", "--retries", "1", "--timeout", "30"]
-    options += ["-c", ROOT / "constraints.txt"]
-    done = _run(python, "-m", "pip", "install", *options, device_wheel.filename, cwd=folder)
-    silent = UNREACHABLE.search(done.stdout + done.stderr)
-    if done.returncode != 0 and silent:
-        pytest.skip(f"the package index cannot be reached (pip: {silent.group()})")
-    assert done.returncode == 0, done.stdout + done.stderr
-    return python.parent
+    try:
+        return make_camera(
+            sys.executable, Path(device_wheel.filename), tmp_path_factory.mktemp("camera")
+        )
+    except IndexUnreachableError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture
 def camera_folder(tmp_path):
     """What a vendor has: a bundle that finds every eye healthy, its key, two pictures."""
-    build_bundle(tmp_path / "bundle", threshold=1.0, gradability_threshold=0.0)
-    for seed, name in enumerate(("right.jpg", "left.jpg")):
-        (tmp_path / name).write_bytes(jpeg_bytes(centred_fundus(160, seed=seed)))
+    write_camera_folder(tmp_path)
     return tmp_path
 
 
@@ -162,14 +135,14 @@ import edge_runtime, importlib.util, json, sys
 found = [name for name in {names} if importlib.util.find_spec(name)]
 print(json.dumps([found, edge_runtime.__file__.startswith(sys.prefix)]))
 """
-    done = _run(camera_bin / "python", "-c", code, cwd=tmp_path)
+    done = run_away(camera_bin / "python", "-c", code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [[], True]
 
 
 def test_the_camera_gets_the_pinned_versions(camera_bin, tmp_path):
     pins = set((ROOT / "constraints.txt").read_text().splitlines())
-    done = _run(camera_bin / "python", "-m", "pip", "list", "--format=freeze", cwd=tmp_path)
+    done = run_away(camera_bin / "python", "-m", "pip", "list", "--format=freeze", cwd=tmp_path)
     installed = {line.lower() for line in done.stdout.splitlines()}
     for name in ("click", "cryptography", "opencv-python-headless", "simplejpeg"):
         assert [line for line in installed if line.startswith(f"{name}==")] != []
@@ -180,7 +153,7 @@ def test_the_camera_gets_the_pinned_versions(camera_bin, tmp_path):
 
 
 def test_doctor_finds_the_camera_ready(camera_bin, tmp_path):
-    done = _run(camera_bin / "edge-screen", "doctor", "--json", cwd=tmp_path)
+    done = run_away(camera_bin / "edge-screen", "doctor", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(done.stdout)
     assert report["engine"] == "onnxruntime"
@@ -190,23 +163,57 @@ def test_doctor_finds_the_camera_ready(camera_bin, tmp_path):
 
 def test_the_camera_screens(camera_bin, camera_folder):
     screen = [camera_bin / "edge-screen", "screen", "bundle", "--json"]
-    done = _run(*screen, "--od", "right.jpg", "--os", "left.jpg", cwd=camera_folder)
+    done = run_away(*screen, "--od", "right.jpg", "--os", "left.jpg", cwd=camera_folder)
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads(done.stdout)
     assert result["disposition"] == "no_refer"
     (camera_folder / "left.jpg").write_bytes(b"not an image")
-    done = _run(*screen, "--od", "right.jpg", "--os", "left.jpg", cwd=camera_folder)
+    done = run_away(*screen, "--od", "right.jpg", "--os", "left.jpg", cwd=camera_folder)
     assert done.returncode == 3, done.stdout + done.stderr
 
 
-def test_the_vendors_lines_of_the_readme_run(camera_bin, camera_folder):
+def test_the_vendors_lines_of_the_readmerun_away(camera_bin, camera_folder):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     # The deadline of a loaded test machine.
     (camera_folder / "vendor.py").write_text(code.replace("deadline_ms=2000", "deadline_ms=600000"))
-    done = _run(camera_bin / "python", "-W", "error", "vendor.py", cwd=camera_folder)
+    done = run_away(camera_bin / "python", "-W", "error", "vendor.py", cwd=camera_folder)
     assert done.returncode == 0, done.stderr
     assert done.stdout == done.stderr == ""
     result = json.loads((camera_folder / "result.json").read_text())
     assert result["disposition"] == "no_refer"
     assert [eye["eye"] for eye in result["eyes"]] == ["OD", "OS"]
+
+
+def _benchmark(name, camera_bin, *arguments, cwd):
+    script = ROOT / "benchmarks" / name
+    options = ["--python", camera_bin / "python", "--json", *arguments]
+    done = run_away(sys.executable, script, *options, cwd=cwd)
+    assert done.returncode in (0, 1), done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+def test_imports_and_help_are_quick(camera_bin, tmp_path):
+    """0.35 s is what a camera's start may spend on it; CPU time, for other work runs beside."""
+    arguments = ["--rounds", "9", "--limit-s"]
+    code, rows = _benchmark("import_time.py", camera_bin, *arguments, "0.35", cwd=tmp_path)
+    assert code == 0, rows
+    assert rows["empty"]["above_empty_cpu_s"] == 0.0
+    assert 0.0 < rows["import edge_runtime"]["cpu_s"] < rows["import Screener"]["cpu_s"]
+    # The package alone must not load NumPy: every --help starts with it.
+    assert rows["import edge_runtime"]["above_empty_cpu_s"] < 0.05
+    code, _ = _benchmark("import_time.py", camera_bin, *arguments, "0.01", cwd=tmp_path)
+    assert code == 1, "a limit that nothing meets is not met"
+
+
+def test_the_runtime_needs_no_more_memory_than_it_may(camera_bin, camera_folder):
+    """110 MiB is the limit at 224 px; the tiny model of the tests leaves it a margin of its own."""
+    inputs = [camera_folder / "bundle", camera_folder / "right.jpg", "--limit-mib"]
+    code, rows = _benchmark("memory_stages.py", camera_bin, *inputs, "110", cwd=camera_folder)
+    assert code == 0, rows
+    steps = {row["step"]: row for row in rows}
+    assert steps["import numpy"]["VmRSS"] < steps["import cv2"]["VmRSS"]
+    # Pictures after the first find their memory already there.
+    assert steps["picture 3"]["VmHWM"] <= steps["picture 1"]["VmHWM"] + 2.0
+    code, _ = _benchmark("memory_stages.py", camera_bin, *inputs, "20", cwd=camera_folder)
+    assert code == 1, "a limit that nothing meets is not met"
