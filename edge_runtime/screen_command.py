@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edge_runtime.batch import one_opencv_thread
+from edge_runtime.batch import available_cpus, one_opencv_thread
 from edge_runtime.errors import ConfigError
 from edge_runtime.examination_list import read_examinations
 from edge_runtime.overlay import overlay_png
@@ -138,14 +138,15 @@ def _open(request: ScreenRequest) -> Screener:
         provider=request.provider,
         precision=request.precision,
         cache_dir=request.cache_dir,
-        isolation=_isolation() if request.isolate else None,
+        isolation=_isolation(request) if request.isolate else None,
     )
 
 
-def _isolation() -> IsolationLimits:
+def _isolation(request: ScreenRequest) -> IsolationLimits:
+    """The default limits, with a child for every thread."""
     from edge_runtime.isolation import IsolationLimits
 
-    return IsolationLimits()
+    return IsolationLimits(max_children=request.num_threads or available_cpus())
 
 
 def _open_answers(request: ScreenRequest, stack: ExitStack) -> Answers:

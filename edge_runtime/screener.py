@@ -27,14 +27,14 @@ import numpy as np
 from edge_runtime.batch import available_cpus, map_in_order
 from edge_runtime.bundle import Bundle, read_bundle
 from edge_runtime.decision import patient_disposition
-from edge_runtime.engines import PRECISIONS, Engine, has_tensorrt, open_engine
-from edge_runtime.engines.ort_providers import find_provider
+from edge_runtime.engines import Engine, open_engine
 from edge_runtime.errors import BundleFormatError, ConfigError
 from edge_runtime.examination import Examination, EyeImage
 from edge_runtime.eye_joining import SAME_FIELD, SAME_IMAGE, join_eyes, shared_image_warnings
 from edge_runtime.eye_pipeline import EyePipeline, StageClock
-from edge_runtime.loading import InProcessLoader, LoadSettings, PictureLoader
+from edge_runtime.loading import InProcessLoader, PictureLoader
 from edge_runtime.opencv_floor import require_opencv
+from edge_runtime.opening import load_settings, needed_models, open_loader
 from edge_runtime.result import (
     BundleIdentity,
     EngineIdentity,
@@ -110,7 +110,7 @@ class Screener:
         self._bundle = bundle.without_contents()
         self._engine = engine
         self._warnings = standing_warnings(bundle, engine)
-        self._loader = loader or InProcessLoader(_load_settings(bundle))
+        self._loader = loader or InProcessLoader(load_settings(bundle))
         self._pipeline = EyePipeline(manifest=manifest, engine=engine, loader=self._loader)
 
     @classmethod
@@ -155,10 +155,10 @@ class Screener:
         """
         require_opencv()
         explicit = None if trusted_keys is None else Path(trusted_keys)
-        needed = _needed_models(engine, precision, provider)
+        needed = needed_models(engine, precision, provider)
         bundle = read_bundle(Path(bundle_dir), trusted_keys=explicit, keep_models=needed)
         with ExitStack() as stack:
-            loader = _open_loader(bundle, isolation)  # a child starts while the engine is opened
+            loader = open_loader(bundle, isolation)  # a child starts while the engine is opened
             stack.callback(loader.close)
             opened = open_engine(
                 bundle,
@@ -379,30 +379,8 @@ class Screener:
         )
 
 
-def _needed_models(engine: str, precision: str, provider: str) -> tuple[str, ...] | None:
-    """Precisions whose model bytes must stay in memory; None: all, as TensorRT may want any."""
-    on_ort = engine == "onnxruntime" or (engine == "auto" and not has_tensorrt())
-    if not on_ort or precision not in PRECISIONS:
-        return None
-    return (find_provider(provider).bundle_precision(precision),)
-
-
 def _as_examination(value: Examination | bytes | Path) -> Examination:
     return value if isinstance(value, Examination) else Examination.single(value)
-
-
-def _load_settings(bundle: Bundle) -> LoadSettings:
-    return LoadSettings(spec=bundle.manifest.preprocess_spec(), quality=bundle.manifest.quality())
-
-
-def _open_loader(bundle: Bundle, isolation: IsolationLimits | None) -> PictureLoader:
-    """Return the loader that was asked for; never another one."""
-    settings = _load_settings(bundle)
-    if isolation is None:
-        return InProcessLoader(settings)
-    from edge_runtime.isolation import IsolatedLoader
-
-    return IsolatedLoader(settings, isolation)
 
 
 def _check_deadline(deadline_ms: float | None) -> None:

@@ -80,15 +80,18 @@ def test_an_error_of_the_items_comes_after_the_results_before_it() -> None:
 def test_breaking_off_waits_for_what_runs_and_drops_the_rest() -> None:
     """Of the four that two threads take, one is given, two run and one waits."""
     done: list[int] = []
-    gate = threading.Event()
+    gate, both_run = threading.Event(), threading.Barrier(3)
 
     def work(number: int) -> int:
-        assert number == 0 or gate.wait(timeout=20.0)
+        if number > 0:
+            both_run.wait(timeout=20.0)
+            assert gate.wait(timeout=20.0)
         done.append(number)
         return number
 
     results = map_in_order(work, range(1000), num_threads=2)
     assert next(results) == 0
+    both_run.wait(timeout=20.0)
     threading.Timer(0.2, gate.set).start()
     results.close()
     assert gate.is_set()

@@ -60,7 +60,7 @@ def test_an_open_screener_keeps_no_bytes_of_the_bundle(built: BuiltBundle, bundl
     with Screener.open(built.folder, trusted_keys=built.trusted_keys) as screener:
         assert dict(screener.bundle.contents) == {}
         assert screener.bundle == bundle.without_contents()
-        assert screener.screen(GOOD).eyes[0].labels
+        assert screener.screen(GOOD).eyes[0].fields[0].labels
 
 
 def test_open_and_screen_with_the_real_engine(built: BuiltBundle, tmp_path: Path) -> None:
