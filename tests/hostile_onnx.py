@@ -42,6 +42,11 @@ def inline(name: str = "w") -> TensorProto:
     return numpy_helper.from_array(np.zeros(2, np.float32), name)
 
 
+def places() -> TensorProto:
+    """The indices of a sparse tensor's two values."""
+    return numpy_helper.from_array(np.arange(2, dtype=np.int64), "i")
+
+
 def graph(nodes=(), initializers=(), sparse=()) -> onnx.GraphProto:
     """y = x and the given nodes beside it."""
     nodes = [helper.make_node("Identity", ["x"], ["y"]), *nodes]
@@ -97,7 +102,9 @@ def if_node(branch: onnx.GraphProto) -> onnx.NodeProto:
 
 def external_models(location: str = "secrets.bin") -> dict[str, bytes]:
     """A model for every place in which ONNX can keep a tensor, each with external data there."""
-    outside, holed = external(location), constant(attribute("value", t=external(location)))
+    outside, outside_places = external(location), external(location)
+    outside_places.data_type = TensorProto.INT64
+    holed = constant(attribute("value", t=external(location)))
     deep = holed
     for _ in range(10):
         deep = if_node(graph([deep]))
@@ -112,17 +119,17 @@ def external_models(location: str = "secrets.bin") -> dict[str, bytes]:
 
     return {
         "initializer": model(holed_graph),
-        "sparse initializer values": model(graph(sparse=[sparse(outside, inline())])),
-        "sparse initializer indices": model(graph(sparse=[sparse(inline(), outside)])),
+        "sparse initializer values": model(graph(sparse=[sparse(outside, places())])),
+        "sparse initializer indices": model(graph(sparse=[sparse(inline(), outside_places)])),
         "attribute t": model(graph([holed])),
         "attribute tensors": in_constant(tensors=[inline(), outside]),
         "Constant.sparse_value values": in_constant(
-            "sparse_value", sparse_tensor=sparse(outside, inline())
+            "sparse_value", sparse_tensor=sparse(outside, places())
         ),
         "Constant.sparse_value indices": in_constant(
-            "sparse_value", sparse_tensor=sparse(inline(), outside)
+            "sparse_value", sparse_tensor=sparse(inline(), outside_places)
         ),
-        "attribute sparse_tensors": in_constant(sparse_tensors=[sparse(outside, inline())]),
+        "attribute sparse_tensors": in_constant(sparse_tensors=[sparse(outside, places())]),
         "If branch initializer": model(graph([if_node(holed_graph)])),
         "If branch, 10 deep": model(graph([deep])),
         "Loop body": model(graph([body])),
