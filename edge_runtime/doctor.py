@@ -19,7 +19,9 @@ from edge_runtime.result import NOTICE
 
 __all__ = ["DoctorReport", "cpu_features", "diagnose"]
 
-_PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime", "cryptography", "click")
+_PACKAGES = (
+    *("numpy", "opencv-python-headless", "simplejpeg", "onnxruntime", "cryptography", "click"),
+)
 _DISTRIBUTIONS = ("edge-screen", "edge-screen-runtime")
 # Instructions that decide how fast INT8 runs: x86 names, then aarch64 names.
 _FEATURES = (

@@ -50,6 +50,10 @@ class _HashError(Exception):
     """The content is not what the camera recorded."""
 
 
+class _LateralityError(Exception):
+    """The file says the other eye than the operator."""
+
+
 class _DeadlineError(Exception):
     """The time the caller allowed has run out."""
 
@@ -58,6 +62,7 @@ class _DeadlineError(Exception):
 _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (_MissingImageError, "missing image"),
     (_HashError, "image differs from its expected SHA-256"),
+    (_LateralityError, "laterality conflict"),
     (_DeadlineError, "deadline exceeded"),
     (ImageLimitError, "image too large"),
     (FieldOfViewError, "no field of view found"),
@@ -67,7 +72,7 @@ _REASONS: tuple[tuple[type[Exception], str], ...] = (
 )
 
 # What a day in a clinic brings; anything else is for the vendor's log.
-_EXPECTED = (_MissingImageError, _HashError, _DeadlineError, ImageError)
+_EXPECTED = (_MissingImageError, _HashError, _LateralityError, _DeadlineError, ImageError)
 
 
 class StageClock:
@@ -159,6 +164,7 @@ class EyePipeline:
         with clock.stage("preprocess"):
             decoded, preprocessed = load_for_model(data, self.spec, limits=self.decode_limits)
         draft.warnings = (*decoded.warnings, *preprocessed.warnings)
+        draft.warnings += _check_laterality(decoded.laterality, eye.eye)
         with clock.stage("quality"):
             report = assess_image(decoded, preprocessed, self.limits)
         draft.measures = dict(report.measures)
@@ -266,3 +272,14 @@ def _check_sha256(actual: str, expected: str | None) -> None:
         raise _HashError(
             f"the image has SHA-256 {actual}, the camera recorded {expected}; transfer it again"
         )
+
+
+def _check_laterality(says: str | None, eye: str) -> tuple[str, ...]:
+    """Refuse a file that names the other eye; an entry is never changed by what a file says."""
+    if says is None or says == eye:
+        return ()
+    if eye == "unspecified":
+        return (f"the file says it shows {says}; the eye stays unspecified as entered",)
+    raise _LateralityError(
+        f"the image was given as {eye}, its file says {says}; find out which eye it shows"
+    )

@@ -2,7 +2,8 @@
 
 The header is checked from the bytes first (format, size, components, wholeness), so
 nothing large is allocated for a file that will be refused. JPEG can be decoded at 1/2,
-1/4 or 1/8 inside the decoder, which is most of the speed of the whole pipeline.
+1/4 or 1/8 inside the decoder, which is most of the speed of the whole pipeline. Each format
+is one file in `edge_runtime.formats`.
 """
 
 from __future__ import annotations
@@ -11,45 +12,50 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 
 from edge_runtime.errors import ConfigError, ImageLimitError, ImageUnreadableError
-from edge_runtime.jpeg import check_jpeg_structure, exif_orientation, read_jpeg_frame
-from edge_runtime.png import (
-    PNG_SIGNATURE,
-    check_png_colour,
-    check_png_structure,
-    read_png_header,
+from edge_runtime.formats.bmp import BMP_START, open_bmp
+from edge_runtime.formats.dicom import is_dicom, open_dicom
+from edge_runtime.formats.header import DecodeLimits, ImageHeader, PictureFile, Pixels
+from edge_runtime.formats.jpeg import JPEG_START, open_jpeg
+from edge_runtime.formats.png import PNG_SIGNATURE, open_png
+from edge_runtime.formats.tiff import TIFF_STARTS, open_tiff
+
+__all__ = [
+    "DecodeLimits",
+    "DecodedImage",
+    "ImageHeader",
+    "decode_image",
+    "inspect_image",
+    "read_image",
+]
+
+_SUPPORTED = "JPEG, PNG, TIFF, BMP, DICOM"
+_OPENERS: tuple[
+    tuple[Callable[[bytes], bool], Callable[[bytes, DecodeLimits], PictureFile]], ...
+] = (
+    (lambda data: data.startswith(JPEG_START), open_jpeg),
+    (lambda data: data.startswith(PNG_SIGNATURE), open_png),
+    (is_dicom, open_dicom),  # its preamble may be that of a TIFF
+    (lambda data: data.startswith(TIFF_STARTS), open_tiff),
+    (lambda data: data.startswith(BMP_START), open_bmp),
 )
-
-__all__ = ["DecodeLimits", "DecodedImage", "decode_image", "read_image"]
-
-Pixels = npt.NDArray[np.uint8]
-
-_SUPPORTED = "JPEG, PNG"
 _OTHER_FORMATS = (
-    (b"II*\x00", "TIFF"),
-    (b"MM\x00*", "TIFF"),
-    (b"BM", "BMP"),
-    (b"GIF8", "GIF"),
-    (b"\x00\x00\x00\x0cjP", "JPEG 2000"),
-    (b"%PDF", "PDF"),
+    (0, b"II+\x00", "BigTIFF"),
+    (0, b"MM\x00+", "BigTIFF"),
+    (0, b"GIF8", "GIF"),
+    (0, b"\x00\x00\x00\x0cjP", "JPEG 2000"),
+    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (0, b"%PDF", "PDF"),
+    (8, b"WEBP", "WebP"),
+    (4, b"ftyp", "HEIC or AVIF"),
 )
-_READ_FLAGS = {
-    1: cv2.IMREAD_COLOR,
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    8: cv2.IMREAD_REDUCED_COLOR_8,
-}
+_REDUCTIONS = (1, 2, 4, 8)
 # The circle fills at most the frame; 5 % less is what cameras leave around it (k is a guess
 # that `edge_runtime.preprocess` corrects once the circle is known).
 _FRAME_FILL = 0.95
-_FILL_GREY = 128  # what libjpeg writes for blocks that never arrived: every coefficient zero
-_FILL_CORNER_PX = 2  # further in, the decoder's chroma upsampling may have blended in a neighbour
 _UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {
     1: lambda a: a,
     2: lambda a: a[:, ::-1],
@@ -63,31 +69,6 @@ _UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecodeLimits:
-    """What is refused before decoding.
-
-    Attributes:
-        max_megapixels: most claimed pixels, in millions.
-        max_megabytes: largest file, in millions of bytes.
-        max_scans: most scans of a JPEG.
-    """
-
-    max_megapixels: float = 40
-    max_megabytes: float = 60
-    max_scans: int = 100
-
-    def __post_init__(self) -> None:
-        """Refuse limits that let nothing through.
-
-        Raises:
-            ConfigError: a limit is not positive.
-        """
-        for name in ("max_megapixels", "max_megabytes", "max_scans"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be positive")
-
-
-@dataclass(frozen=True, kw_only=True)
 class DecodedImage:
     """One image, upright and in colour.
 
@@ -96,8 +77,10 @@ class DecodedImage:
         full_size_px: (height, width) of the file after orientation, before reduction.
         reduction: 1, 2, 4 or 8; H = ceil(full height / reduction), likewise W.
         sha256: of the file's bytes, hexadecimal.
-        format: "jpeg" or "png".
+        format: "jpeg", "png", "tiff", "bmp" or "dicom".
         num_bytes: size of the file.
+        laterality: "OD" or "OS" where the file says which eye it shows (DICOM), else None.
+        field_degrees: horizontal field of view where the file says so (DICOM), else None.
         warnings: what was done or noticed that a reader of the result should know.
     """
 
@@ -107,16 +90,8 @@ class DecodedImage:
     sha256: str
     format: str
     num_bytes: int
-    warnings: tuple[str, ...]
-
-
-class _Header(NamedTuple):
-    """What the byte checks found: stored (height, width), alpha, orientation, warnings."""
-
-    format: str
-    size_px: tuple[int, int]
-    has_alpha: bool
-    orientation: int
+    laterality: str | None
+    field_degrees: float | None
     warnings: tuple[str, ...]
 
 
@@ -141,6 +116,24 @@ def read_image(
     return decode_image(data, target_px=target_px, limits=limits)
 
 
+def inspect_image(data: bytes, *, limits: DecodeLimits | None = None) -> ImageHeader:
+    """Check one image file as far as that is possible without decoding a pixel.
+
+    Args:
+        data: the file's bytes.
+        limits: what to refuse; None: the defaults of `DecodeLimits`.
+
+    Returns:
+        Format, sizes, channels, orientation, colour profile and what else the file says.
+
+    Raises:
+        ImageUnreadableError: header or structure is not that of one whole colour image of a
+            supported format. Damage inside the image data is found by `decode_image` only.
+        ImageLimitError: more bytes, pixels or scans than the limits.
+    """
+    return _open(data, limits or DecodeLimits()).header
+
+
 def decode_image(
     data: bytes,
     *,
@@ -152,8 +145,9 @@ def decode_image(
 
     Args:
         data: the file's bytes.
-        target_px: side of the square that the field of view will become. A JPEG is decoded
-            at the largest 1/k that is expected to keep that many pixels; None: k = 1.
+        target_px: side of the square that the field of view will become. A JPEG, also one
+            inside a DICOM file, is decoded at the largest 1/k that is expected to keep that
+            many pixels; None: k = 1.
         limits: what to refuse before decoding; None: the defaults of `DecodeLimits`.
         max_reduction: largest k allowed (1, 2, 4 or 8).
 
@@ -165,31 +159,31 @@ def decode_image(
         ImageLimitError: more bytes, pixels or scans than the limits.
         ConfigError: `target_px` or `max_reduction` is out of its range.
     """
-    if max_reduction not in _READ_FLAGS or (target_px is not None and target_px < 1):
+    if max_reduction not in _REDUCTIONS or (target_px is not None and target_px < 1):
         raise ConfigError(
             f"target_px is {target_px} and max_reduction {max_reduction}; they must be at least 1, "
-            f"and one of {sorted(_READ_FLAGS)}"
+            f"and one of {list(_REDUCTIONS)}"
         )
-    header = _check_bytes(data, limits or DecodeLimits())
+    file = _open(data, limits or DecodeLimits())
+    header = file.header
     reduction = 1
-    if header.format == "jpeg" and target_px is not None:
-        reduction = _choose_reduction(header.size_px, target_px, max_reduction)
-    pixels = _decode(data, header, reduction)
-    if header.format == "jpeg":
-        _refuse_grey_fill(pixels, reduction)
-    height, width = header.size_px
+    if file.can_reduce and target_px is not None:
+        reduction = _choose_reduction(header.stored_size_px, target_px, max_reduction)
+    upright = _UPRIGHT[header.orientation](file.decode(reduction))
     return DecodedImage(
-        image_hwc=np.ascontiguousarray(_UPRIGHT[header.orientation](pixels)),
-        full_size_px=(width, height) if header.orientation >= 5 else (height, width),
+        image_hwc=np.ascontiguousarray(upright),
+        full_size_px=header.upright_size_px,
         reduction=reduction,
         sha256=hashlib.sha256(data).hexdigest(),
         format=header.format,
         num_bytes=len(data),
+        laterality=header.laterality,
+        field_degrees=header.field_degrees,
         warnings=header.warnings,
     )
 
 
-def _check_bytes(data: bytes, limits: DecodeLimits) -> _Header:
+def _open(data: bytes, limits: DecodeLimits) -> PictureFile:
     """Name the format and run its byte checks."""
     if len(data) == 0:
         raise ImageUnreadableError("the image file is empty (0 bytes); copy it again")
@@ -198,103 +192,15 @@ def _check_bytes(data: bytes, limits: DecodeLimits) -> _Header:
             f"the image file has more than the {limits.max_megabytes:g} MB allowed; "
             "give the camera's own JPEG"
         )
-    if data[:3] == b"\xff\xd8\xff":
-        return _check_jpeg(data, limits)
-    if data[:8] == PNG_SIGNATURE:
-        return _check_png(data, limits)
-    name = next((name for magic, name in _OTHER_FORMATS if data.startswith(magic)), None)
-    if data[8:12] == b"WEBP":
-        name = "WebP"
-    elif data[128:132] == b"DICM":
-        name = "DICOM"
-    elif data[4:8] == b"ftyp":
-        name = "HEIC or AVIF"
+    for is_format, open_format in _OPENERS:
+        if is_format(data):
+            return open_format(data, limits)
+    name = next((name for at, magic, name in _OTHER_FORMATS if data.startswith(magic, at)), None)
     found = f"format {name} is not supported" if name else "the bytes are no known image format"
     raise ImageUnreadableError(f"{found}; supported: {_SUPPORTED}")
-
-
-def _check_jpeg(data: bytes, limits: DecodeLimits) -> _Header:
-    frame = read_jpeg_frame(data)
-    size_px = (frame.height_px, frame.width_px)
-    _check_pixels(size_px, limits)
-    count = len(frame.component_ids)
-    if count == 1:
-        raise ImageUnreadableError("not a colour fundus photograph: one channel (grayscale JPEG)")
-    if count != 3:
-        kind = "CMYK" if count == 4 else "unknown colours"
-        raise ImageUnreadableError(f"JPEG has {count} components ({kind}); export it as RGB")
-    structure = check_jpeg_structure(data, frame, max_scans=limits.max_scans)
-    orientation, warnings = _orientation(structure.exif)
-    if structure.trailing_bytes:
-        warnings += (f"{structure.trailing_bytes} bytes after the end of the JPEG were ignored",)
-    return _Header("jpeg", size_px, False, orientation, warnings)
-
-
-def _check_png(data: bytes, limits: DecodeLimits) -> _Header:
-    header = read_png_header(data)
-    size_px = (header.height_px, header.width_px)
-    _check_pixels(size_px, limits)
-    check_png_colour(header)
-    orientation, warnings = _orientation(check_png_structure(data))
-    return _Header("png", size_px, header.has_alpha, orientation, warnings)
-
-
-def _check_pixels(size_px: tuple[int, int], limits: DecodeLimits) -> None:
-    height, width = size_px
-    if height * width > limits.max_megapixels * 1e6:
-        raise ImageLimitError(
-            f"the image claims {width}x{height} = {height * width / 1e6:.1f} megapixels; the limit "
-            f"is {limits.max_megapixels:g}; export it smaller"
-        )
-
-
-def _orientation(exif: bytes | None) -> tuple[int, tuple[str, ...]]:
-    """Return the EXIF orientation and what to say about it."""
-    try:
-        value = exif_orientation(exif) if exif else None
-    except ValueError as error:
-        return 1, (f"{error}; the image was used as stored",)
-    if value in (None, 1):
-        return 1, ()
-    return value or 1, (f"EXIF orientation {value} was applied",)
 
 
 def _choose_reduction(size_px: tuple[int, int], target_px: int, max_reduction: int) -> int:
     """Largest k for which the frame's short side still covers the target."""
     usable_px = _FRAME_FILL * min(size_px)
     return next((k for k in (8, 4, 2) if k <= max_reduction and usable_px // k >= target_px), 1)
-
-
-def _decode(data: bytes, header: _Header, reduction: int) -> Pixels:
-    """Decode with OpenCV, stored orientation, and check that it did what the header says."""
-    flags = cv2.IMREAD_UNCHANGED if header.has_alpha else _READ_FLAGS[reduction]
-    try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error as error:
-        raise ImageUnreadableError(f"the decoder refused the image: {error.err}") from error
-    expected = tuple(-(-side // reduction) for side in header.size_px)
-    if pixels is None or pixels.shape != (*expected, 4 if header.has_alpha else 3):
-        raise ImageUnreadableError(
-            "the decoder could not read the image: the file is damaged; copy it again"
-        )
-    if header.has_alpha and pixels[..., 3].min() < 255:
-        raise ImageUnreadableError("PNG is partly transparent; export one opaque 24-bit RGB image")
-    code = cv2.COLOR_BGRA2RGB if header.has_alpha else cv2.COLOR_BGR2RGB
-    return np.asarray(cv2.cvtColor(pixels, code), np.uint8)
-
-
-def _refuse_grey_fill(pixels: Pixels, reduction: int) -> None:
-    """Refuse a JPEG whose last block is the exact grey of data that never arrived.
-
-    A cut file with an end marker put back passes the marker walk; libjpeg leaves the missing
-    blocks at zero coefficients, which is (128, 128, 128). The last block in file order is
-    missing whenever any is; beside a fundus it would be black. What this cannot see: a cut
-    inside the very last block, one inside a later scan of a progressive file, and every damage
-    that leaves the last block as it is.
-    """
-    side = max(1, _FILL_CORNER_PX // reduction)
-    if (pixels[-side:, -side:] == _FILL_GREY).all():
-        raise ImageUnreadableError(
-            "the JPEG's last pixels are the decoder's fill for missing data (exactly grey 128): "
-            "the file is cut; copy it again from the camera"
-        )

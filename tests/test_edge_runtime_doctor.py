@@ -15,6 +15,7 @@ from edge_runtime.report_text import doctor_text
 GOOD = {
     "numpy": "2.0",
     "opencv-python-headless": "4.12.0.88",
+    "simplejpeg": "1.8",
     "onnxruntime": "1.20",
     "cryptography": "42",
     "click": "8.1",

@@ -27,7 +27,7 @@ MAX_LINES = 400
 # Dependencies, and the standard library's modules that would be shadowed inside a folder.
 FORBIDDEN_STEMS = {
     *("click", "cryptography", "cv2", "numpy", "onnx", "onnxruntime", "safetensors", "sklearn"),
-    *("tensorrt", "timm", "torch", "torchvision", "hypothesis", "pytest"),
+    *("tensorrt", "timm", "torch", "torchvision", "hypothesis", "pytest", "simplejpeg", "pydicom"),
 }
 
 
@@ -98,7 +98,8 @@ def test_both_distributions_agree(root_project, device_project):
     root, device = root_project["project"], device_project["project"]
     for key in ("requires-python", "dependencies", "dynamic", "license", "scripts"):
         assert root[key] == device[key], key
-    assert root["optional-dependencies"]["tensorrt"] == device["optional-dependencies"]["tensorrt"]
+    for extra in ("dicom", "tensorrt"):
+        assert root["optional-dependencies"][extra] == device["optional-dependencies"][extra]
     assert root_project["build-system"] == device_project["build-system"]
 
 
@@ -120,7 +121,9 @@ def test_the_root_distribution_ships_every_package(root_project):
 
 def test_torch_and_timm_are_extras_only(root_project):
     names = {Requirement(text).name for text in root_project["project"]["dependencies"]}
-    assert names == {"click", "cryptography", "numpy", "onnxruntime", "opencv-python-headless"}
+    assert names == {
+        *("click", "cryptography", "numpy", "onnxruntime", "opencv-python-headless", "simplejpeg"),
+    }
 
 
 def test_the_device_folder_carries_the_same_licence():

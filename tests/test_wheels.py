@@ -109,7 +109,7 @@ def test_versions_and_base_requirements_agree(root_wheel, device_wheel):
         for meta in (root, device)
     ]
     assert base[0] == base[1]
-    assert len(base[0]) == 5
+    assert len(base[0]) == 6
 
 
 def test_commands(root_wheel, device_wheel):
@@ -171,7 +171,7 @@ def test_the_camera_gets_the_pinned_versions(camera_bin, tmp_path):
     pins = set((ROOT / "constraints.txt").read_text().splitlines())
     done = _run(camera_bin / "python", "-m", "pip", "list", "--format=freeze", cwd=tmp_path)
     installed = {line.lower() for line in done.stdout.splitlines()}
-    for name in ("click", "cryptography", "opencv-python-headless"):
+    for name in ("click", "cryptography", "opencv-python-headless", "simplejpeg"):
         assert [line for line in installed if line.startswith(f"{name}==")] != []
     unpinned = {line.partition("==")[0] for line in installed} - {
         pin.partition("==")[0] for pin in pins

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.errors import DataError, ImageUnreadableError
-from edge_runtime.png import PNG_SIGNATURE, check_png_structure, read_png_header
+from edge_runtime.formats.png import PNG_SIGNATURE, check_png_structure, read_png_header
 
 __all__ = ["decode_scan", "read_mask", "read_scan"]
 

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.errors import EdgeScreenError, ImageError
+from edge_runtime.formats.jpeg_markers import check_jpeg_structure, read_jpeg_frame
+from edge_runtime.formats.png import PNG_SIGNATURE, check_png_structure
 from edge_runtime.image import DecodeLimits, decode_image
-from edge_runtime.jpeg import check_jpeg_structure, read_jpeg_frame
-from edge_runtime.png import PNG_SIGNATURE, check_png_structure
 from train.pairing.reasons import Reason, Refusal
 
 __all__ = ["CfpFile", "decode_cfp", "decode_grey", "encode_png", "grey_from_array"]

@@ -10,12 +10,12 @@ import pytest
 from fundus_factory import centred_fundus, sof_offset
 
 from edge_runtime.errors import ImageUnreadableError
-from edge_runtime.image import decode_image
-from edge_runtime.jpeg_restart import (
+from edge_runtime.formats.jpeg_restart import (
     check_restart_markers,
     num_interleaved_mcus,
     read_restart_interval,
 )
+from edge_runtime.image import decode_image
 
 RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 SAMPLINGS = {

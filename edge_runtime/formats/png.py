@@ -1,5 +1,6 @@
-"""Check a PNG file from its bytes alone: header, colour type, every chunk's CRC, the end.
+"""Check a PNG file from its bytes: header, colour type, every chunk's CRC, the end; decode it.
 
+libpng itself refuses a stream that is short or fails its checksum, and OpenCV passes that on.
 Layout: W3C Portable Network Graphics (third edition), sections 5 and 11.
 """
 
@@ -9,13 +10,22 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import cv2
+import numpy as np
+
 from edge_runtime.errors import ImageUnreadableError
+from edge_runtime.formats.exif import read_orientation
+from edge_runtime.formats.header import DecodeLimits, ImageHeader, Pixels, check_pixel_limit
+from edge_runtime.formats.icc import describe_profile, profile_warning
 
 __all__ = [
     "PNG_SIGNATURE",
+    "PngFile",
     "PngHeader",
+    "PngStructure",
     "check_png_colour",
     "check_png_structure",
+    "open_png",
     "read_png_header",
 ]
 
@@ -23,6 +33,7 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER_END = 33  # signature, then the IHDR chunk: length, name, 13 bytes, CRC
 _COLOUR_TYPES = {0: "grayscale", 2: "RGB", 3: "palette", 4: "grayscale with alpha", 6: "RGBA"}
 _RGB, _RGBA, _PALETTE = 2, 6, 3
+_MAX_PROFILE_BYTES = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +49,77 @@ class PngHeader:
     def has_alpha(self) -> bool:
         """Whether the file carries an alpha channel."""
         return self.colour_type == _RGBA
+
+
+@dataclass(frozen=True, kw_only=True)
+class PngStructure:
+    """What the walk over every chunk found: the EXIF block and the colour profile, or None."""
+
+    exif: bytes | None
+    icc_profile: bytes | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PngFile:
+    """A PNG whose chunks are whole."""
+
+    data: bytes
+    header: ImageHeader
+    can_reduce: bool = False
+
+    def decode(self, reduction: int) -> Pixels:
+        """Decode at full size; see `PictureFile.decode`."""
+        if reduction != 1:
+            raise ValueError("a PNG has no reduced decoding")
+        has_alpha = self.header.channels == 4
+        flags = cv2.IMREAD_UNCHANGED if has_alpha else cv2.IMREAD_COLOR
+        flags |= cv2.IMREAD_IGNORE_ORIENTATION
+        try:
+            pixels = cv2.imdecode(np.frombuffer(self.data, np.uint8), flags)
+        except cv2.error as error:
+            raise ImageUnreadableError(f"the decoder refused the PNG: {error.err}") from error
+        expected = (*self.header.stored_size_px, self.header.channels)
+        if pixels is None or pixels.shape != expected:
+            raise ImageUnreadableError(
+                "the PNG's image data do not decode: the file is damaged; copy it again"
+            )
+        if has_alpha and pixels[..., 3].min() < 255:
+            raise ImageUnreadableError(
+                "PNG is partly transparent; export one opaque 24-bit RGB image"
+            )
+        code = cv2.COLOR_BGRA2RGB if has_alpha else cv2.COLOR_BGR2RGB
+        return np.asarray(cv2.cvtColor(pixels, code), np.uint8)
+
+
+def open_png(data: bytes, limits: DecodeLimits) -> PngFile:
+    """Check a PNG's header and walk its chunks.
+
+    Args:
+        data: the file's bytes, beginning with `PNG_SIGNATURE`.
+        limits: of pixels.
+
+    Raises:
+        ImageUnreadableError: cut, damaged, or not 8-bit RGB or RGBA.
+        ImageLimitError: more pixels than the limits.
+    """
+    header = read_png_header(data)
+    check_pixel_limit(header.height_px, header.width_px, limits)
+    check_png_colour(header)
+    structure = check_png_structure(data)
+    orientation, warnings = read_orientation(structure.exif)
+    profile = structure.icc_profile
+    description = None if profile is None else describe_profile(profile)
+    return PngFile(
+        data=data,
+        header=ImageHeader(
+            format="png",
+            stored_size_px=(header.height_px, header.width_px),
+            channels=4 if header.has_alpha else 3,
+            orientation=orientation,
+            icc_profile=description,
+            warnings=warnings + profile_warning(description),
+        ),
+    )
 
 
 def read_png_header(data: bytes) -> PngHeader:
@@ -86,20 +168,21 @@ def check_png_colour(header: PngHeader) -> None:
         )
 
 
-def check_png_structure(data: bytes) -> bytes | None:
+def check_png_structure(data: bytes) -> PngStructure:
     """Walk every chunk to IEND and check the CRCs.
 
     Args:
         data: the file's bytes with a readable header.
 
     Returns:
-        The EXIF block (eXIf chunk), or None.
+        The EXIF block (eXIf chunk) and the colour profile (iCCP chunk).
 
     Raises:
         ImageUnreadableError: cut, damaged, animated, colour-keyed, without image data, or
             with bytes after the end.
     """
     exif: bytes | None = None
+    profile: bytes | None = None
     has_data = False
     for name, start, end in _chunks(data):
         if name in (b"acTL", b"tRNS"):
@@ -107,6 +190,8 @@ def check_png_structure(data: bytes) -> bytes | None:
             raise ImageUnreadableError(f"PNG is {kind}; export one opaque 24-bit RGB image")
         if name == b"eXIf":
             exif = data[start:end]
+        if name == b"iCCP":
+            profile = _profile(data[start:end])
         has_data |= name == b"IDAT"
         if name == b"IEND":
             if not has_data:
@@ -115,11 +200,19 @@ def check_png_structure(data: bytes) -> bytes | None:
                 raise ImageUnreadableError(
                     f"PNG is followed by {len(data) - end - 4} more bytes; give one image a file"
                 )
-            return exif
+            return PngStructure(exif=exif, icc_profile=profile)
     raise ImageUnreadableError(
         f"PNG ends after {len(data)} bytes without its end chunk (IEND): the file is cut; "
         "copy it again from the camera"
     )
+
+
+def _profile(body: bytes) -> bytes:
+    """Inflate an iCCP chunk (name, 0, method 0, zlib stream); b"" where it does not."""
+    try:
+        return zlib.decompressobj().decompress(body.partition(b"\0")[2][1:], _MAX_PROFILE_BYTES)
+    except zlib.error:
+        return b""
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:

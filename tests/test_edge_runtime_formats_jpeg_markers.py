@@ -4,7 +4,8 @@ import pytest
 from fundus_factory import centred_fundus, exif_block, jpeg_bytes, sof_offset, with_exif, with_size
 
 from edge_runtime.errors import ImageLimitError, ImageUnreadableError
-from edge_runtime.jpeg import check_jpeg_structure, exif_orientation, read_jpeg_frame
+from edge_runtime.formats.exif import exif_orientation
+from edge_runtime.formats.jpeg_markers import check_jpeg_structure, read_jpeg_frame
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,7 @@ def test_trailing_bytes_are_counted_but_a_second_image_is_refused(baseline):
 
 @pytest.mark.parametrize(
     ("offset", "value", "message"),
-    [(1, 0xC3, "SOF3"), (1, 0xC9, "SOF9"), (4, 12, "12 bits"), (9, 4, "malformed")],
+    [(1, 0xC5, "SOF5"), (1, 0xC9, "SOF9"), (4, 12, "12 bits"), (9, 4, "malformed")],
 )
 def test_unsupported_frames(baseline, offset, value, message):
     data = bytearray(baseline)

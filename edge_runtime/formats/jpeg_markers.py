@@ -1,12 +1,9 @@
-"""Check a JPEG file from its bytes alone: size, scans, EXIF orientation, wholeness.
+"""Check a JPEG file from its bytes alone: size, scans, EXIF and ICC blocks, wholeness.
 
-A decoder's success proves nothing about a damaged file: libjpeg fills what is missing
-with grey and says so only in a warning that OpenCV drops. So the marker structure is
-walked before any decoding, and a file whose structure is not whole is refused. What this
-does not see is damage inside the entropy-coded bytes: flipped bits, zeroed or doubled
-blocks decode to other pixels without a word. Where the camera writes restart markers, their
-count shows a lost or doubled stretch; for the rest there is the camera's own SHA-256
-(`EyeImage.expected_sha256`) and nothing else that is certain.
+The marker structure is walked before any decoding, so that size and scans are known before
+anything is allocated, and so that a file is refused whose structure is not whole: a progressive
+JPEG cut between two scans decodes without a warning. Where the camera writes restart markers,
+their count shows a lost or doubled stretch.
 
 Layout of markers: ITU-T T.81 (JPEG), annex B; EXIF 2.32, section 4.6.
 """
@@ -16,10 +13,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
 
 from edge_runtime.errors import ImageLimitError, ImageUnreadableError
-from edge_runtime.jpeg_restart import (
+from edge_runtime.formats.jpeg_restart import (
     check_restart_markers,
     num_interleaved_mcus,
     read_restart_interval,
@@ -29,18 +25,22 @@ __all__ = [
     "JpegFrame",
     "JpegStructure",
     "check_jpeg_structure",
-    "exif_orientation",
     "read_jpeg_frame",
 ]
 
-_SOI, _EOI, _SOS, _TEM, _APP1, _DRI = 0xD8, 0xD9, 0xDA, 0x01, 0xE1, 0xDD
+_SOI, _EOI, _SOS, _TEM, _APP1, _APP2, _DRI = 0xD8, 0xD9, 0xDA, 0x01, 0xE1, 0xE2, 0xDD
 _NOT_FRAMES = frozenset({0xC4, 0xC8, 0xCC})  # DHT, JPG, DAC lie between the SOFn codes
-_SUPPORTED_FRAMES = {0xC0: "baseline", 0xC1: "extended sequential", 0xC2: "progressive"}
-_PROGRESSIVE = 0xC2
+_SUPPORTED_FRAMES = {
+    0xC0: "baseline",
+    0xC1: "extended sequential",
+    0xC2: "progressive",
+    0xC3: "lossless",
+}
+_PROGRESSIVE, _LOSSLESS = 0xC2, 0xC3
 # The next marker after entropy-coded bytes: not a stuffed FF00, a restart or a fill byte.
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _EXIF_PREFIX = b"Exif\x00\x00"
-_ORIENTATION_TAG, _SHORT = 0x0112, 3
+_ICC_PREFIX = b"ICC_PROFILE\x00"  # then the number of this part and of all parts (ICC.1, B.4)
 _NUM_COEFFICIENTS = 64
 _MAX_SAMPLING = 4
 
@@ -56,6 +56,7 @@ class JpegFrame:
         component_ids: one id a colour component, in file order.
         sampling: (horizontal, vertical) sampling factors, 1 to 4, one pair a component.
         progressive: whether the coefficients arrive in several scans.
+        lossless: whether samples are predicted instead of transformed (T.81, annex H).
     """
 
     height_px: int
@@ -64,6 +65,7 @@ class JpegFrame:
     component_ids: tuple[int, ...]
     sampling: tuple[tuple[int, int], ...]
     progressive: bool
+    lossless: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,11 +75,13 @@ class JpegStructure:
     Attributes:
         num_scans: number of SOS markers.
         exif: the TIFF block of the first EXIF segment, or None.
+        icc_profile: the embedded colour profile, its parts joined in file order, or None.
         trailing_bytes: bytes after the end marker.
     """
 
     num_scans: int
     exif: bytes | None
+    icc_profile: bytes | None
     trailing_bytes: int
 
 
@@ -100,6 +104,7 @@ class _Walk:
 
     scans: int = 0
     exif: bytes | None = None
+    icc_parts: list[bytes] = field(default_factory=list)
     restart_interval: int = 0
     point_transform: dict[int, list[int]] = field(default_factory=dict)
 
@@ -149,7 +154,10 @@ def check_jpeg_structure(data: bytes, frame: JpegFrame, *, max_scans: int) -> Jp
     for segment in _segments(data):
         frames += _is_frame(segment.marker)
         if segment.marker == _APP1 and walk.exif is None:
-            walk.exif = _exif_block(data, segment)
+            walk.exif = _block(data, segment, _EXIF_PREFIX)
+        elif segment.marker == _APP2:
+            part = _block(data, segment, _ICC_PREFIX)
+            walk.icc_parts += [] if part is None else [part[2:]]
         elif segment.marker == _DRI:
             walk.restart_interval = read_restart_interval(data[segment.start : segment.end])
         elif segment.marker == _SOS:
@@ -159,44 +167,15 @@ def check_jpeg_structure(data: bytes, frame: JpegFrame, *, max_scans: int) -> Jp
             _check_complete(frames, walk)
             _check_no_second_image(data, segment.end)
             return JpegStructure(
-                num_scans=walk.scans, exif=walk.exif, trailing_bytes=len(data) - segment.end
+                num_scans=walk.scans,
+                exif=walk.exif,
+                icc_profile=b"".join(walk.icc_parts) if walk.icc_parts else None,
+                trailing_bytes=len(data) - segment.end,
             )
     raise ImageUnreadableError(
         f"JPEG ends after {len(data)} bytes without an end marker (EOI): the file is cut; "
         "copy it again from the camera"
     )
-
-
-def exif_orientation(tiff: bytes) -> int | None:
-    """Read the orientation tag (0x0112) of an EXIF block.
-
-    Args:
-        tiff: the TIFF structure, starting with `II*` or `MM*`.
-
-    Returns:
-        1 to 8, or None where the tag is absent.
-
-    Raises:
-        ValueError: the block is malformed or the value is not 1 to 8.
-    """
-    if tiff[:4] not in (b"II*\x00", b"MM\x00*"):
-        raise ValueError("EXIF block has no TIFF header")
-    order: Literal["little", "big"] = "little" if tiff[:2] == b"II" else "big"
-
-    def number(start: int, size: int) -> int:
-        if start + size > len(tiff):
-            raise ValueError("EXIF block is cut")
-        return int.from_bytes(tiff[start : start + size], order)
-
-    directory = number(4, 4)
-    for index in range(number(directory, 2)):
-        entry = directory + 2 + 12 * index
-        if number(entry, 2) == _ORIENTATION_TAG:
-            value = number(entry + 8, 2)
-            if number(entry + 2, 2) != _SHORT or number(entry + 4, 4) != 1 or not 1 <= value <= 8:
-                raise ValueError(f"EXIF orientation is {value}, not 1 to 8")
-            return value
-    return None
 
 
 def _segments(data: bytes) -> Iterator[_Segment]:
@@ -250,6 +229,7 @@ def _parse_frame(data: bytes, segment: _Segment) -> JpegFrame:
         component_ids=tuple(body[6 + 3 * i] for i in range(body[5])),
         sampling=tuple((body[7 + 3 * i] >> 4, body[7 + 3 * i] & 0x0F) for i in range(body[5])),
         progressive=segment.marker == _PROGRESSIVE,
+        lossless=segment.marker == _LOSSLESS,
     )
     if frame.height_px == 0 or frame.width_px == 0:
         raise ImageUnreadableError(
@@ -266,9 +246,10 @@ def _parse_frame(data: bytes, segment: _Segment) -> JpegFrame:
     return frame
 
 
-def _exif_block(data: bytes, segment: _Segment) -> bytes | None:
+def _block(data: bytes, segment: _Segment, prefix: bytes) -> bytes | None:
+    """Return what follows the name of an application segment, None for another name."""
     body = data[segment.start : segment.end]
-    return body[len(_EXIF_PREFIX) :] if body.startswith(_EXIF_PREFIX) else None
+    return body[len(prefix) :] if body.startswith(prefix) else None
 
 
 def _count_scan(
@@ -299,7 +280,7 @@ def _check_restarts(data: bytes, segment: _Segment, frame: JpegFrame, interval: 
     """Check the restart markers where their number is known: one baseline scan of everything."""
     num_components = len(frame.component_ids)
     interleaved = num_components > 1 and data[segment.start] == num_components
-    if frame.progressive or not interleaved:
+    if frame.progressive or frame.lossless or not interleaved:
         return
     num_mcus = num_interleaved_mcus(frame.width_px, frame.height_px, frame.sampling)
     check_restart_markers(data, segment.end, segment.scan_end, interval=interval, num_mcus=num_mcus)

@@ -1,0 +1,1 @@
+"""One file a picture format: its header and its structure, checked from the bytes alone."""
