@@ -11,9 +11,11 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from bombs import BOMBS
+from fundus_factory import centred_fundus, png_bytes
 
 from edge_runtime.errors import ImageError
 from edge_runtime.image import decode_image
@@ -22,8 +24,8 @@ _ADDRESS_SPACE = 4 << 30  # what goes further ends with MemoryError instead of e
 _CPU_S = 30
 
 
-def _in_child(work) -> None:
-    """Run `work` in a forked process; its exit is ours to report."""
+def _in_child(work: Callable[[], None]) -> int:
+    """Run `work` in a forked process; return its wait status."""
     child = os.fork()
     if child == 0:
         resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE, _ADDRESS_SPACE))
@@ -31,9 +33,12 @@ def _in_child(work) -> None:
         work()
         sys.stdout.flush()
         os._exit(0)
-    status = os.waitpid(child, 0)[1]
-    if status:
-        print(json.dumps({"outcome": f"process ended with status {status}"}), flush=True)
+    return os.waitpid(child, 0)[1]
+
+
+def _say(name: str, outcome: str, seconds: float, peak_mib: float, num_bytes: int) -> None:
+    facts = {"seconds": seconds, "peak_mib": peak_mib, "num_bytes": num_bytes}
+    print(json.dumps({"name": name, "outcome": outcome, **facts}), flush=True)
 
 
 def _decode(name: str, path: Path) -> None:
@@ -49,18 +54,23 @@ def _decode(name: str, path: Path) -> None:
         outcome = f"{type(error).__name__}: {error}"
     seconds = time.perf_counter() - started
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    facts = {"outcome": outcome, "seconds": seconds, "peak_mib": peak_mib, "num_bytes": len(data)}
-    print(json.dumps({"name": name, **facts}), flush=True)
+    _say(name, outcome, seconds, peak_mib, len(data))
 
 
 def main(names: list[str]) -> None:
-    """Try the bombs of the given names, or all."""
+    """Try the files of the given names, or every bomb."""
+    builders = {**BOMBS, "a picture": lambda: png_bytes(centred_fundus(64))}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bomb"
         for name in names or list(BOMBS):
-            _in_child(lambda: path.write_bytes(BOMBS[name]()))  # noqa: B023
-            _in_child(lambda: _decode(name, path))  # noqa: B023
-            path.unlink(missing_ok=True)
+            build = builders[name]
+            if _in_child(lambda build=build: path.write_bytes(build())):
+                raise SystemExit(f"{name!r} could not be built")
+            started = time.perf_counter()
+            status = _in_child(lambda name=name: _decode(name, path))
+            if status:
+                seconds = time.perf_counter() - started
+                _say(name, f"ended by signal or status {status}", seconds, 0.0, 0)
 
 
 if __name__ == "__main__":

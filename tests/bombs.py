@@ -1,8 +1,8 @@
 """Small files that claim, or unpack to, far more than a picture needs: none may be decoded.
 
 `BOMBS` gives a builder by name. Each is refused by a limit or as damage; how long that takes and
-how much memory it costs is measured by `bomb_child.py`. Bombs in tables of offsets (TIFF, BMP,
-DICOM) lie in `bombs_tables.py`.
+how much memory it costs is measured by `bomb_child.py`. Those in tables of offsets (TIFF, BMP,
+DICOM) come from `bombs_tables.py`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import zlib
 from collections.abc import Callable, Mapping
 
 import numpy as np
+from bomb_streams import FILE_LIMIT, zeros_stream
+from bombs_tables import TABLE_BOMBS
 from fundus_factory import (
     centred_fundus,
     jpeg_bytes,
@@ -22,20 +24,10 @@ from fundus_factory import (
     with_size,
 )
 
-__all__ = ["BOMBS", "zeros_stream"]
+__all__ = ["BOMBS"]
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_FILE_LIMIT = 59_900_000  # just under the limit of the runtime, so that the limit does not help
 _BIG = 65_500
-
-
-def zeros_stream(num_bytes: int, wbits: int = 15) -> bytes:
-    """A zlib stream (or a raw one, wbits -15) that unpacks to `num_bytes` zeros."""
-    packer = zlib.compressobj(9, zlib.DEFLATED, wbits)
-    block = bytes(1 << 20)
-    parts = [packer.compress(block) for _ in range(num_bytes >> 20)]
-    parts.append(packer.compress(bytes(num_bytes & 0xFFFFF)))
-    return b"".join(parts) + packer.flush()
 
 
 def _small_jpeg(*, progressive: bool = False) -> bytes:
@@ -44,7 +36,7 @@ def _small_jpeg(*, progressive: bool = False) -> bytes:
 
 def _filled(jpeg: bytes, unit: bytes) -> bytes:
     """A JPEG with `unit` repeated behind its start marker, up to the largest file allowed."""
-    return jpeg[:2] + unit * ((_FILE_LIMIT - len(jpeg)) // len(unit)) + jpeg[2:]
+    return jpeg[:2] + unit * ((FILE_LIMIT - len(jpeg)) // len(unit)) + jpeg[2:]
 
 
 def _many_scans(num: int) -> bytes:
@@ -145,7 +137,7 @@ def _png_with(*chunks: tuple[bytes, bytes]) -> bytes:
 def _png_flood(name: bytes) -> bytes:
     """As many empty chunks as the file may hold, and the picture behind them cut."""
     data = png_bytes(centred_fundus(64))
-    return data[:33] + png_chunk(name, b"") * ((_FILE_LIMIT - len(data)) // 12) + data[33:-1]
+    return data[:33] + png_chunk(name, b"") * ((FILE_LIMIT - len(data)) // 12) + data[33:-1]
 
 
 BOMBS: Mapping[str, Callable[[], bytes]] = {
@@ -205,6 +197,7 @@ BOMBS: Mapping[str, Callable[[], bytes]] = {
     "png chunk that claims 2 GB": lambda: _SIGNATURE + b"\x7f\xff\xff\xffIDAT" + bytes(1000),
     "png of 2 billion frames": lambda: _png_with((b"acTL", struct.pack(">II", 2**31 - 1, 0))),
     "png of 16 bits": lambda: png_bytes(np.zeros((64, 64, 3), np.uint16)),
+    **TABLE_BOMBS,
 }
 
 

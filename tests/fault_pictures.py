@@ -10,12 +10,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-import cv2
 import numpy as np
 from damage import Mutation
-from damage_jpeg import JPEG
+from damage_jpeg import JPEG, WRAPPED_JPEG
 from damage_png import PNG
-from fundus_factory import Pixels, exif_block, fundus, png_bytes, with_exif
+from damage_tables import BMP, DICOM, TIFF
+from dicom_photo_factory import DEFLATED, RLE, photo_bytes
+from fundus_factory import Pixels, exif_block, fundus, jpeg_bytes, png_bytes, with_exif
+from picture_factory import (
+    DEFLATE,
+    LZW,
+    PACKBITS,
+    bmp_bytes,
+    sampled_jpeg,
+    tiff_bytes,
+    wrapped_jpeg,
+)
 
 __all__ = ["FORMATS", "SIZES_PX", "PictureFormat", "intact_file", "picture"]
 
@@ -34,36 +44,33 @@ class PictureFormat:
     own_damage: Mapping[str, Mutation]
 
 
-def _jpeg(
-    image_hwc: Pixels, *, quality: int = 90, progressive: bool = False, restart: int = 0,
-    sampling: int = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
-) -> bytes:  # fmt: skip
-    options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_PROGRESSIVE, int(progressive)]
-    options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling, cv2.IMWRITE_JPEG_RST_INTERVAL, restart]
-    return bytes(cv2.imencode(".jpg", image_hwc[..., ::-1], options)[1])
+def _form(
+    name: str, encode: Callable[[Pixels], bytes], own_damage: Mapping[str, Mutation]
+) -> PictureFormat:
+    return PictureFormat(name=name, encode=encode, own_damage=own_damage)
 
 
 FORMATS = (
-    PictureFormat(name="jpeg 4:2:0", encode=_jpeg, own_damage=JPEG),
-    PictureFormat(
-        name="jpeg 4:4:4",
-        encode=lambda image: _jpeg(image, sampling=cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
-        own_damage=JPEG,
+    _form("jpeg 4:2:0", lambda image: sampled_jpeg(image, "420"), JPEG),
+    _form("jpeg 4:4:4", lambda image: sampled_jpeg(image, "444"), JPEG),
+    _form("jpeg progressive", lambda image: sampled_jpeg(image, "420", progressive=True), JPEG),
+    _form("jpeg with restarts", lambda image: sampled_jpeg(image, "422", restart=8), JPEG),
+    _form("jpeg with EXIF", lambda image: with_exif(jpeg_bytes(image), exif_block(6)), JPEG),
+    _form("png", png_bytes, PNG),
+    _form("bmp", bmp_bytes, BMP),
+    _form("tiff", tiff_bytes, TIFF),
+    _form("tiff LZW", lambda image: tiff_bytes(image, LZW), TIFF),
+    _form("tiff deflate", lambda image: tiff_bytes(image, DEFLATE), TIFF),
+    _form("tiff PackBits", lambda image: tiff_bytes(image, PACKBITS), TIFF),
+    _form("dicom", photo_bytes, DICOM),
+    _form("dicom deflated", lambda image: photo_bytes(image, syntax=DEFLATED), DICOM),
+    _form("dicom RLE", lambda image: photo_bytes(image, syntax=RLE), DICOM),
+    _form(
+        "dicom JPEG",
+        lambda image: wrapped_jpeg(image, sampled_jpeg(image, "422")),
+        {**DICOM, **WRAPPED_JPEG},
     ),
-    PictureFormat(
-        name="jpeg progressive",
-        encode=lambda image: _jpeg(image, progressive=True),
-        own_damage=JPEG,
-    ),
-    PictureFormat(
-        name="jpeg with restarts", encode=lambda image: _jpeg(image, restart=8), own_damage=JPEG
-    ),
-    PictureFormat(
-        name="jpeg with EXIF", encode=lambda image: with_exif(_jpeg(image), exif_block(6)),
-        own_damage=JPEG,
-    ),
-    PictureFormat(name="png", encode=png_bytes, own_damage=PNG),
-)  # fmt: skip
+)
 
 
 @lru_cache(maxsize=16)

@@ -110,13 +110,14 @@ def make_mutant(size: str, seed: int, index: int) -> Mutant:
 
 
 def screen_subject() -> Subject:
-    """The product: `Screener.screen` and a full `decode_image` of the same bytes."""
+    """The product: `Screener.screen`; and a full `decode_image` of what that decodes smaller."""
     screener = open_screener()
 
     def screen(data: bytes) -> Verdict:
         untyped = None
         try:
-            decode_image(data)
+            if data[:3] == b"\xff\xd8\xff" or data[128:132] == b"DICM":
+                decode_image(data)
         except ImageError:
             pass
         except Exception as error:  # the promise under test: nothing but ImageError

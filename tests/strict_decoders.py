@@ -88,11 +88,13 @@ def _decode_with_pillow(data: bytes) -> None:
 def _decode_dicom(data: bytes) -> None:
     import pydicom
 
-    dataset = pydicom.dcmread(io.BytesIO(data))
-    _require_pixels(int(dataset.Rows) * int(dataset.Columns))
-    if not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
-        _ = dataset.pixel_array
-        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of values that do not touch the pixels
+        dataset = pydicom.dcmread(io.BytesIO(data))
+        _require_pixels(int(dataset.Rows) * int(dataset.Columns))
+        if not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+            _ = dataset.pixel_array
+            return
     frames = list(pydicom.encaps.generate_frames(dataset.PixelData, number_of_frames=1))
     if frames[0][:3] == b"\xff\xd8\xff":
         _decode_jpeg(frames[0])
