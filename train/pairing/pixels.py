@@ -17,6 +17,7 @@ from train.pairing.reasons import Reason, Refusal
 __all__ = ["CfpFile", "decode_cfp", "decode_grey", "encode_png", "grey_from_array"]
 
 _JPEG_START = b"\xff\xd8\xff"
+_STORED = ("jpeg", "png")
 _CONVERTED = ((b"II*\x00", "TIFF"), (b"MM\x00*", "TIFF"), (b"BM", "BMP"))
 # A JPEG of a grey picture in YCbCr decodes to channels that differ by rounding, no more.
 _MAX_GREY_DIFFERENCE = 4
@@ -36,8 +37,8 @@ class CfpFile:
 def decode_cfp(data: bytes, *, allow_grey: bool) -> CfpFile | Refusal:
     """Check a photograph to its last byte.
 
-    JPEG and PNG are passed on as they are. 8-bit TIFF and BMP become PNG with equal pixels,
-    since the runtime reads neither.
+    JPEG and PNG are passed on as they are. 8-bit TIFF and BMP become PNG with equal pixels; a
+    DICOM file is refused, since it holds the patient's name.
     """
     if data.startswith(tuple(start for start, _ in _CONVERTED)):
         pixels = _decode_pixels(data)
@@ -50,6 +51,10 @@ def decode_cfp(data: bytes, *, allow_grey: bool) -> CfpFile | Refusal:
         if not allow_grey and "one channel" in str(error):
             return Refusal(reason=Reason.NOT_COLOUR, detail="the file has one channel")
         return Refusal(reason=Reason.UNREADABLE_IMAGE, detail=str(error))
+    if decoded.format not in _STORED:
+        return Refusal(
+            reason=Reason.UNREADABLE_IMAGE, detail=f"a {decoded.format} file; list it so"
+        )
     if not allow_grey and colourfulness(decoded.image_hwc) < _MIN_COLOURFULNESS:
         return Refusal(reason=Reason.NOT_COLOUR, detail="the channels are equal")
     return CfpFile(data=data, suffix=".jpg" if decoded.format == "jpeg" else ".png")
