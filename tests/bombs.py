@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 from bomb_streams import FILE_LIMIT, zeros_stream
-from bombs_tables import TABLE_BOMBS
+from bombs_tables import TABLE_BOMBS, many_strips
 from fundus_factory import (
     centred_fundus,
     jpeg_bytes,
@@ -24,7 +24,7 @@ from fundus_factory import (
     with_size,
 )
 
-__all__ = ["BOMBS"]
+__all__ = ["BOMBS", "HEAVY"]
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _BIG = 65_500
@@ -46,11 +46,11 @@ def _many_scans(num: int) -> bytes:
     return jpeg[:-2] + jpeg[last:-2] * num + b"\xff\xd9"
 
 
-def _thin_scans() -> bytes:
+def _thin_scans(num_bands: int) -> bytes:
     """Correct progressive scans of 39 megapixels of grey, each of a few bytes and a full pass.
 
     Huffman tables of one code each: DC category 0 is '0'; AC symbol 0xE0 (a run of 16,384 blocks
-    and 14 more bits) is '0'. One band a scan, three components, 120 scans.
+    and 14 more bits) is '0'. One band a scan, three components: 1 + 3 x `num_bands` scans.
     """
     height, width = 6240, 6248
     num_blocks = -(-height // 8) * -(-width // 8)
@@ -69,7 +69,7 @@ def _thin_scans() -> bytes:
     bits = runs * (num_blocks // 32_767) + "0" + f"{num_blocks % 32_767 - 16_384 & 0x3FFF:014b}"
     bits += "1" * (-len(bits) % 8)
     data = int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\x00")
-    bands = [(k, k) for k in range(1, 40)] + [(40, 63)]
+    bands = [(k, k) for k in range(1, num_bands)] + [(num_bands, 63)]
     for first, last in bands:
         for component in (1, 2, 3):
             parts += [_segment(0xDA, bytes([1, component, 0, first, last, 0])), data]
@@ -87,7 +87,7 @@ def _size_later() -> bytes:
 
 
 def _nested(depth: int) -> bytes:
-    """A preview in a preview in a preview; the outermost is cut."""
+    """A preview in a preview in a preview."""
     jpeg = _small_jpeg()
     inner = b""
     for _ in range(depth):
@@ -96,24 +96,24 @@ def _nested(depth: int) -> bytes:
             for i in range(0, len(inner), 65_000)
         )
         inner += jpeg[2:]
-    return inner[:-2]
+    return inner
 
 
 def _profile(num_chunks: int) -> bytes:
-    """An ICC profile of `num_chunks` segments of 64 kB, of which the last is missing."""
+    """An ICC profile of `num_chunks` segments of 64 kB."""
     body = b"ICC_PROFILE\x00"
     parts = [
         _segment(0xE2, body + bytes([1 + i % 255, 255]) + bytes(65_500)) for i in range(num_chunks)
     ]
     jpeg = _small_jpeg()
-    return jpeg[:2] + b"".join(parts) + jpeg[2:-2]
+    return jpeg[:2] + b"".join(parts) + jpeg[2:]
 
 
 def _exif_directory(num_entries: int) -> bytes:
-    """An EXIF directory of many entries whose next directory is itself, in a cut file."""
+    """An EXIF directory of many entries whose next directory is itself."""
     entries = struct.pack("<HHII", 0x0100, 3, 1, 0) * num_entries
     block = b"II*\x00\x08\x00\x00\x00" + struct.pack("<H", num_entries) + entries
-    return with_exif(_small_jpeg(), block + struct.pack("<I", 8))[:-2]
+    return with_exif(_small_jpeg(), block + struct.pack("<I", 8))
 
 
 def _png(*chunks: tuple[bytes, bytes], width: int = 64, height: int = 64, kind: int = 2) -> bytes:
@@ -128,10 +128,9 @@ def _png_of_zeros(width: int, height: int) -> bytes:
 
 
 def _png_with(*chunks: tuple[bytes, bytes]) -> bytes:
-    """A whole small picture with chunks before its data, of which the last check value is wrong."""
+    """A whole small picture with chunks before its data."""
     data = png_bytes(centred_fundus(64))
-    extra = b"".join(png_chunk(name, body) for name, body in chunks)
-    return data[:33] + extra + data[33:-1] + b"\x00"
+    return data[:33] + b"".join(png_chunk(name, body) for name, body in chunks) + data[33:]
 
 
 def _png_flood(name: bytes) -> bytes:
@@ -152,7 +151,7 @@ BOMBS: Mapping[str, Callable[[], bytes]] = {
     ),
     "jpeg of 200 scans": lambda: _many_scans(200),
     "jpeg of 50,000 scans": lambda: _many_scans(50_000),
-    "jpeg of 121 thin scans of 39 megapixels": _thin_scans,
+    "jpeg of 121 thin scans of 39 megapixels": lambda: _thin_scans(40),
     "jpeg whose height comes later": _size_later,
     "jpeg of four components": lambda: _four_components(),
     "jpeg over the size limit": lambda: _small_jpeg() + bytes(60_000_000),
@@ -162,18 +161,12 @@ BOMBS: Mapping[str, Callable[[], bytes]] = {
     "jpeg of 60 MB of fill bytes, cut": lambda: _filled(_small_jpeg(), b"\xff")[:-2],
     "jpeg of 60 MB of restart markers, cut": lambda: _filled(_small_jpeg(), b"\xff\xd0")[:-2],
     "jpeg of 60 MB of start markers, cut": lambda: _filled(_small_jpeg(), b"\xff\xd8")[:-2],
-    "jpeg of 60 MB of comments, cut": lambda: _filled(_small_jpeg(), _segment(0xFE, bytes(65_000)))[
-        :-2
-    ],
     "jpeg of 60 MB of tables, cut": lambda: _filled(
         _small_jpeg(), _segment(0xDB, b"\x00" + b"\x01" * 64)
     )[:-2],
     "jpeg of 60 MB of restart markers in its scan": lambda: (
         _small_jpeg()[:-2] + b"\xff\xd0" * 29_000_000 + b"\xff\xd9"
     ),
-    "jpeg of previews in previews": lambda: _nested(12),
-    "jpeg with 16 MB of colour profile, cut": lambda: _profile(254),
-    "jpeg with an endless EXIF directory, cut": lambda: _exif_directory(5_000),
     "png claims 60000 x 60000": lambda: _png(
         (b"IDAT", zlib.compress(bytes(100))), width=60_000, height=60_000
     ),
@@ -183,6 +176,24 @@ BOMBS: Mapping[str, Callable[[], bytes]] = {
     "png claims 39 megapixels, holds 1 kB": lambda: _png(
         (b"IDAT", zlib.compress(bytes(1000))), width=6300, height=6200
     ),
+    "png of 60 MB of empty chunks": lambda: _png_flood(b"tEXt"),
+    "png of 60 MB of empty data chunks": lambda: _png_flood(b"IDAT"),
+    "png chunk that claims 2 GB": lambda: _SIGNATURE + b"\x7f\xff\xff\xffIDAT" + bytes(1000),
+    "png of 2 billion frames": lambda: _png_with((b"acTL", struct.pack(">II", 2**31 - 1, 0))),
+    "png of 16 bits": lambda: png_bytes(np.zeros((64, 64, 3), np.uint16)),
+    **TABLE_BOMBS,
+}
+
+
+#: Pictures that are whole and within every limit, with a weight beside them: decoded or refused,
+#: but at once and in little memory.
+HEAVY: Mapping[str, Callable[[], bytes]] = {
+    "jpeg with 59 MB of comments": lambda: _filled(_small_jpeg(), _segment(0xFE, bytes(65_000))),
+    "jpeg with 59 MB of fill bytes": lambda: _filled(_small_jpeg(), b"\xff"),
+    "jpeg of previews in previews": lambda: _nested(12),
+    "jpeg with 16 MB of colour profile": lambda: _profile(254),
+    "jpeg with an endless EXIF directory": lambda: _exif_directory(5_000),
+    "jpeg with 57 MB behind its end": lambda: _small_jpeg() + bytes(57_000_000),
     "png with 1 GB of packed text": lambda: _png_with(
         (b"zTXt", b"a\x00\x00" + zeros_stream(1 << 30))
     ),
@@ -192,12 +203,9 @@ BOMBS: Mapping[str, Callable[[], bytes]] = {
     "png with 1 GB of colour profile": lambda: _png_with(
         (b"iCCP", b"a\x00\x00" + zeros_stream(1 << 30))
     ),
-    "png of 60 MB of empty chunks": lambda: _png_flood(b"tEXt"),
-    "png of 60 MB of empty data chunks": lambda: _png_flood(b"IDAT"),
-    "png chunk that claims 2 GB": lambda: _SIGNATURE + b"\x7f\xff\xff\xffIDAT" + bytes(1000),
-    "png of 2 billion frames": lambda: _png_with((b"acTL", struct.pack(">II", 2**31 - 1, 0))),
-    "png of 16 bits": lambda: png_bytes(np.zeros((64, 64, 3), np.uint16)),
-    **TABLE_BOMBS,
+    "png with 57 MB of text": lambda: _png_with((b"tEXt", b"a\x00" + bytes(57_000_000))),
+    "tiff of 190,000 strips of the same bytes": lambda: many_strips(190_000),
+    "jpeg of 100 thin scans of 39 megapixels": lambda: _thin_scans(33),
 }
 
 

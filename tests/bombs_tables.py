@@ -7,13 +7,12 @@ import struct
 import zlib
 from collections.abc import Callable, Mapping
 
-import numpy as np
 from bomb_streams import FILE_LIMIT, zeros_stream
 from dicom_photo_factory import DEFLATED, JPEG_BASELINE, RLE, photo_bytes
 from fundus_factory import centred_fundus, jpeg_bytes, with_size
 from picture_factory import DEFLATE, LZW, PACKBITS, bmp_bytes, built_tiff
 
-__all__ = ["TABLE_BOMBS"]
+__all__ = ["TABLE_BOMBS", "many_strips"]
 
 _SIDE = 64
 _EYE = centred_fundus(_SIDE)
@@ -39,13 +38,12 @@ def _tiff_claims(tag: int, count: int) -> bytes:
     return head + bytes(1000)
 
 
-def _tiff_many_strips(num: int) -> bytes:
+def many_strips(num: int) -> bytes:
     """`num` strips of one row that are all the same bytes."""
-    row = bytes(6000 * 3)
-    values = struct.pack(f"<{num}I", *([8] * num))
-    sizes = struct.pack(f"<{num}I", *([len(row)] * num))
-    changes = {273: (273, 4, values), 279: (279, 4, sizes), 278: (278, 3, (1,))}
-    return built_tiff([row], (num, 6000), changes=changes)
+    row = bytes(200 * 3)
+    places, sizes = (8,) * num, (len(row),) * num
+    changes = {257: (257, 4, (num,)), 273: (273, 4, places), 279: (279, 4, sizes)}
+    return built_tiff([row], (1, 200), changes={**changes, 278: (278, 3, (1,))})
 
 
 def _bmp_claims(width: int, height: int) -> bytes:
@@ -87,19 +85,22 @@ def _deflated_zeros() -> bytes:
 
 def _nested_sequences(depth: int) -> bytes:
     """Sequences in items in sequences, `depth` deep, without an end."""
-    data = photo_bytes(_EYE)
-    at = data.index(b"\x28\x00\x02\x00US")
     level = struct.pack("<HH2sH", 0x0009, 0x1000, b"SQ", 0) + _LENGTH_LATER
     level += struct.pack("<HH", 0xFFFE, 0xE000) + _LENGTH_LATER
-    return data[:at] + level * depth + data[at:]
+    return _before_patient(level * depth)
 
 
 def _many_elements() -> bytes:
-    """As many empty elements as the file may hold."""
+    """60,000 empty private elements in good order."""
+    numbers = range(0x1000, 0x1000 + 60_000)
+    return _before_patient(b"".join(struct.pack("<HH2sH", 9, n, b"LO", 0) for n in numbers))
+
+
+def _before_patient(elements: bytes) -> bytes:
+    """A photograph with elements of group 0009 in front of the patient's name."""
     data = photo_bytes(_EYE)
-    at = data.index(b"\x28\x00\x02\x00US")
-    element = struct.pack("<HH2sH", 0x0009, 0x1000, b"LO", 0)
-    return data[:at] + element * ((FILE_LIMIT - len(data)) // len(element)) + data[at:]
+    at = data.index(b"\x10\x00\x10\x00PN")
+    return data[:at] + elements + data[at:]
 
 
 def _many_fragments() -> bytes:
@@ -110,9 +111,7 @@ def _many_fragments() -> bytes:
 
 
 def _huge_element() -> bytes:
-    data = photo_bytes(_EYE)
-    at = data.index(b"\x28\x00\x02\x00US")
-    return data[:at] + struct.pack("<HH2sHI", 9, 0x1000, b"OB", 0, 0xFFFFFFF0) + data[at:]
+    return _before_patient(struct.pack("<HH2sHI", 9, 0x1000, b"OB", 0, 0xFFFFFFF0))
 
 
 def _rle(side: int) -> bytes:
@@ -146,7 +145,7 @@ TABLE_BOMBS: Mapping[str, Callable[[], bytes]] = {
     "tiff that follows itself": _tiff_circle,
     "tiff of 4 billion strips": lambda: _tiff_claims(273, 2**32 - 1),
     "tiff of 4 billion bits a sample": lambda: _tiff_claims(258, 2**32 - 1),
-    "tiff of 150,000 strips of the same bytes": lambda: _tiff_many_strips(150_000),
+    "tiff of 250,000 strips of the same bytes": lambda: many_strips(250_000),
     "tiff of a billion tiles": lambda: built_tiff([b"\0"], (60_000, 60_000), tiled=16),
     "dicom claims 65500 x 65500": lambda: _dicom_claims(65_500),
     "dicom claims 39 megapixels": lambda: _dicom_claims(6240),
@@ -154,10 +153,9 @@ TABLE_BOMBS: Mapping[str, Callable[[], bytes]] = {
     "dicom wraps a jpeg of 39 megapixels": lambda: _dicom_wrapping(6240),
     "dicom deflated, 1 GB": _deflated_zeros,
     "dicom of 100,000 nested sequences": lambda: _nested_sequences(100_000),
-    "dicom of 60 MB of empty elements": _many_elements,
+    "dicom of 60,000 empty elements": _many_elements,
     "dicom of 60 MB of empty fragments": _many_fragments,
     "dicom element of 4 GB": _huge_element,
     "dicom of 2 billion frames": lambda: photo_bytes(_EYE, NumberOfFrames=2**31 - 1),
     "dicom RLE of 39 megapixels in 6 kB": lambda: _rle(6240),
-    "dicom of 16 bits": lambda: photo_bytes(_EYE, stored=np.zeros(24_576, np.uint8).tobytes())[:-1],
 }
