@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -25,11 +26,18 @@ def rows_of(image: np.ndarray) -> bytes:
     return b"".join(b"\0" + row.tobytes() for row in image if row.size)
 
 
-def built(image: np.ndarray, *, interlaced: bool, extra: bytes = b"", step: int = 0) -> bytes:
+def built(
+    image: np.ndarray,
+    *,
+    interlaced: bool,
+    extra: bytes = b"",
+    step: int = 0,
+    change: Callable[[bytes], bytes] = bytes,
+) -> bytes:
     """A PNG by hand: filter 0, `extra` behind the rows, data chunks of `step` bytes."""
     passes = ADAM7 if interlaced else ((0, 0, 1, 1),)
     rows = b"".join(rows_of(image[y::dy, x::dx]) for x, y, dx, dy in passes)
-    stream = zlib.compress(rows + extra)
+    stream = change(zlib.compress(rows + extra))
     parts = [stream[i : i + step] for i in range(0, len(stream), step)] if step else [stream]
     height, width = image.shape[:2]
     kind = 2 if image.shape[2] == 3 else 6
@@ -49,8 +57,26 @@ def test_exactly_the_rows_that_the_size_asks_for(size, interlaced, channels, rng
         np.testing.assert_array_equal(decoded, image[..., :3])
         for extra in (b"\0", bytes(3_000_000)):
             data = built(image, interlaced=interlaced, extra=extra, step=step)
-            with pytest.raises(ImageUnreadableError, match="more image data than its size"):
+            with pytest.raises(ImageUnreadableError, match="holds more than its size asks for"):
                 decode_image(data)
+
+
+@pytest.mark.parametrize("step", [0, 11])
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda stream: stream[:-4] + b"abcd", "fails its checksum"),
+        (lambda stream: stream[:-1], "is cut"),
+        (lambda stream: stream[:-4], "is cut"),
+        (lambda stream: stream + b"x", "holds more"),
+        (lambda stream: zlib.compress(zlib.decompress(stream)[:-1]), "is cut"),
+        (lambda stream: b"\0\0" + stream[2:], "is damaged"),
+    ],
+)
+def test_streams_that_are_not_exactly_the_picture(change, reason, step):
+    data = built(centred_fundus(24), interlaced=False, step=step, change=change)
+    with pytest.raises(ImageUnreadableError, match=reason):
+        decode_image(data)
 
 
 def test_number_of_chunks_is_bounded(monkeypatch):

@@ -1,7 +1,8 @@
 """Check a PNG file from its bytes: header, colour type, every chunk's CRC, the end; decode it.
 
-libpng itself refuses a stream that is short or fails its checksum, and OpenCV passes that on. Of a
-stream that holds more than the picture it only warns, which OpenCV drops: that is counted here.
+Some faults of the stream libpng reports as warnings only, which OpenCV drops: more rows than the
+picture has, a checksum that fails behind the last row. So the stream is unpacked here once before,
+and must hold exactly the rows.
 Layout: W3C Portable Network Graphics (third edition), sections 5 and 11.
 """
 
@@ -80,7 +81,7 @@ class PngFile:
         if reduction != 1:
             raise ValueError("a PNG has no reduced decoding")
         has_alpha = self.header.channels == 4
-        _check_amount(self.data, self.header)
+        _check_stream(self.data, self.header)
         flags = cv2.IMREAD_UNCHANGED if has_alpha else cv2.IMREAD_COLOR
         flags |= cv2.IMREAD_IGNORE_ORIENTATION
         try:
@@ -216,29 +217,33 @@ def check_png_structure(data: bytes) -> PngStructure:
     )
 
 
-def _check_amount(data: bytes, header: ImageHeader) -> None:
-    """Refuse a stream that holds more rows than the picture has, without keeping any.
+def _check_stream(data: bytes, header: ImageHeader) -> None:
+    """Refuse a stream that does not hold exactly the rows of the picture; none of it is kept.
 
     Raises:
-        ImageUnreadableError: too much; too little and what does not unpack is libpng's to say.
+        ImageUnreadableError: more or fewer bytes, a damaged stream, a wrong checksum, or bytes
+            behind the end of the stream.
     """
     left = _num_row_bytes(header, is_interlaced=data[_HEADER_END - 5] != 0)
     stream = zlib.decompressobj()
     for name, start, end in _chunks(data):
-        if name != b"IDAT":
-            continue
-        packed = data[start:end]
-        while packed and not stream.eof:
+        packed = data[start:end] if name == b"IDAT" else b""
+        while packed:
             try:
                 left -= len(stream.decompress(packed, _INFLATE_STEP))
-            except zlib.error:
-                return
+            except zlib.error as error:
+                raise _stream_error("is damaged or fails its checksum") from error
+            if left < 0 or stream.unused_data:
+                raise _stream_error("holds more than its size asks for")
             packed = stream.unconsumed_tail
-            if left < 0:
-                raise ImageUnreadableError(
-                    "PNG holds more image data than its size asks for: the file is damaged; copy "
-                    "it again from the camera"
-                )
+    if left or not stream.eof:
+        raise _stream_error("is cut")
+
+
+def _stream_error(what: str) -> ImageUnreadableError:
+    return ImageUnreadableError(
+        f"PNG image data do not decode: the stream {what}; copy the file again from the camera"
+    )
 
 
 def _num_row_bytes(header: ImageHeader, *, is_interlaced: bool) -> int:
