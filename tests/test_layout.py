@@ -166,7 +166,9 @@ def test_continuous_integration_runs_the_test_command():
     assert lines[-1] == "make test"
 
 
-@pytest.mark.parametrize("target", ["setup", "demo", "test", "test-slow", "check", "wheel"])
+@pytest.mark.parametrize(
+    "target", ["setup", "demo", "test", "test-slow", "fuzz", "faults", "check", "wheel"]
+)
 def test_make_knows_the_target(target):
     done = subprocess.run(
         ["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=False
