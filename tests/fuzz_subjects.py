@@ -39,7 +39,7 @@ def hanging() -> Subject:
     """Never answers when a file is longer than every intact one."""
 
     def screen(data: bytes) -> Verdict:
-        while len(data) > 100_000:
+        while len(data) > 300_000:
             time.sleep(1)
         return Verdict(disposition=UNGRADABLE, reason="image unreadable")
 

@@ -39,18 +39,20 @@ def no_failures(account: Account, say: Callable[[str], None]) -> None:
 
 @pytest.mark.parametrize("size", SIZES_PX)
 def test_every_intact_picture_is_no_refer(
-    size: str, screener: Screener, say: Callable[[str], None]
+    size: str, scale: Scale, screener: Screener, say: Callable[[str], None]
 ) -> None:
     """Without this the property below could hold for want of anything that passes."""
-    num = NUM_PICTURES[size] if size == "256px" else 1
-    files = [intact_file(form, size, seed) for form in FORMATS for seed in range(num)]
+    forms, seeds = FORMATS, range(NUM_PICTURES[size])
+    if not scale.full:
+        forms, seeds = (FORMATS, range(1)) if size == "256px" else (FORMATS[:6:5], range(1))
+    files = [intact_file(form, size, seed) for form in forms for seed in seeds]
     answers = Counter(screener.screen(data).disposition.value for data in files)
     say(f"{size}: {answers['no_refer']} of {len(files)} intact files are no_refer")
     assert answers == {"no_refer": len(files)}
     assert [strict_refusal(data) for data in files] == [None] * len(files)
 
 
-@pytest.mark.parametrize(("size", "short", "full"), [("256px", 600, 100_000), ("3mp", 12, 10_000)])
+@pytest.mark.parametrize(("size", "short", "full"), [("256px", 400, 100_000), ("3mp", 6, 10_000)])
 def test_damaged_pictures(
     size: str, short: int, full: int, scale: Scale, say: Callable[[str], None]
 ) -> None:
@@ -60,40 +62,43 @@ def test_damaged_pictures(
     no_failures(account, say)
     assert account.num == num
     assert account.strict_refuses > 0.5 * num
-    if num > 500:  # every format gives files that are damaged where nobody can see it
+    if num > 5000:  # every format gives files that are damaged where nobody can see it
         assert all(account.no_refer_by_format[form.name] for form in FORMATS)
 
 
 def test_the_fuzzer_sees_a_decoder_that_drops_its_warnings() -> None:
-    account = run_campaign(Campaign(size="256px", num=200, open_subject=fuzz_subjects.lax))
+    account = run_campaign(Campaign(size="256px", num=100, open_subject=fuzz_subjects.lax))
     missed = [one for one in account.failures if "although strict decoding" in one.what]
-    assert len(missed) == len(account.failures) > 10
+    assert len(missed) == len(account.failures) > 3
     (found,) = {strict_refusal(make_mutant("256px", 0, missed[0].index).data)}
     assert found is not None
     assert missed[0].what.endswith(found)
 
 
 def test_the_fuzzer_counts_crashes_and_goes_on() -> None:
-    account = run_campaign(Campaign(size="256px", num=12, open_subject=fuzz_subjects.crashing))
-    odd = [i for i in range(12) if len(make_mutant("256px", 0, i).data) % 2]
+    num = 5
+    account = run_campaign(Campaign(size="256px", num=num, open_subject=fuzz_subjects.crashing))
+    odd = [i for i in range(num) if len(make_mutant("256px", 0, i).data) % 2]
     assert sorted(one.index for one in account.failures) == odd
-    assert 0 < len(odd) < 12
-    assert account.num == 12
+    assert 0 < len(odd) < num
+    assert account.num == num
     assert all("ended with -11" in one.what for one in account.failures)
 
 
 def test_the_fuzzer_ends_what_hangs() -> None:
-    campaign = Campaign(size="256px", num=18, open_subject=fuzz_subjects.hanging, hang_s=1.0)
+    num = 8
+    campaign = Campaign(size="256px", num=num, open_subject=fuzz_subjects.hanging, hang_s=6.0)
     account = run_campaign(campaign)
-    long = [i for i in range(18) if len(make_mutant("256px", 0, i).data) > 100_000]
-    assert sorted(one.index for one in account.failures) == long
+    long = [i for i in range(num) if len(make_mutant("256px", 0, i).data) > 300_000]
+    assert [one.index for one in account.failures] == long
     assert len(long) == 1
-    assert account.num == 18
+    assert "no answer for 6 s" in account.failures[0].what
+    assert account.num == num
 
 
 def test_the_fuzzer_sees_errors_of_no_known_type() -> None:
-    account = run_campaign(Campaign(size="256px", num=30, open_subject=fuzz_subjects.untyped))
-    fifth = [i for i in range(30) if len(make_mutant("256px", 0, i).data) % 5 == 0]
+    account = run_campaign(Campaign(size="256px", num=10, open_subject=fuzz_subjects.untyped))
+    fifth = [i for i in range(10) if len(make_mutant("256px", 0, i).data) % 5 == 0]
     assert [one.index for one in account.failures] == fifth != []
 
 
