@@ -36,9 +36,9 @@ _SUPPORTED = "JPEG, PNG, TIFF, BMP, DICOM"
 _OPENERS: tuple[
     tuple[Callable[[bytes], bool], Callable[[bytes, DecodeLimits], PictureFile]], ...
 ] = (
+    (is_dicom, open_dicom),  # first, because its preamble may be that of another format
     (lambda data: data.startswith(JPEG_START), open_jpeg),
     (lambda data: data.startswith(PNG_SIGNATURE), open_png),
-    (is_dicom, open_dicom),  # its preamble may be that of a TIFF
     (lambda data: data.startswith(TIFF_STARTS), open_tiff),
     (lambda data: data.startswith(BMP_START), open_bmp),
 )

@@ -269,7 +269,7 @@ def test_a_file_of_endless_elements_is_refused():
     data = photo_bytes(EYE)
     end = 144 + int.from_bytes(data[140:144], "little")
     element = struct.Struct("<HH2sH")
-    many = b"".join(element.pack(9 + 2 * (i // 60000), i % 60000, b"LO", 0) for i in range(60000))
+    many = b"".join(element.pack(9 + 2 * (i // 60000), i % 60000, b"LO", 0) for i in range(20001))
     with pytest.raises(ImageLimitError, match="elements"):
         inspect_image(data[:end] + many)
 
@@ -334,3 +334,38 @@ def test_nothing_of_the_patient_leaves(caplog, capsys):
     for word in (NAME, PATIENT_ID, "SECRET", "JANE"):
         assert word not in text
     assert len(said) == 5
+
+
+def test_why_jpeg_2000_is_refused(tmp_path, rng):
+    """Its decoder returns a picture for a page of zeros; a strict one would lift the refusal."""
+    import pydicom
+    from pydicom.encaps import encapsulate
+
+    image = centred_fundus(256)
+    image = np.clip(image + rng.integers(-4, 5, image.shape), 0, 255).astype(np.uint8)
+    frame = gdcm_frame(image, JPEG_2000, tmp_path)
+    middle = len(frame) // 2
+    data = photo_bytes(image, syntax=JPEG_2000, frame=frame)
+    dataset = pydicom.dcmread(io.BytesIO(data))
+    dataset.PixelData = encapsulate([frame[:middle] + bytes(2048) + frame[middle + 2048 :]])
+    dataset.pixel_array_options(decoding_plugin="gdcm")
+    assert not np.array_equal(dataset.pixel_array, image)
+
+
+def test_an_element_twice_is_refused():
+    """Readers differ in which one they take; here it is the eye."""
+    right = struct.pack("<HH2sH", 0x20, 0x62, b"CS", 2) + b"R "
+    data = photo_bytes(EYE)
+    assert data.count(right) == 1
+    with pytest.raises(ImageUnreadableError, match="out of order"):
+        inspect_image(data.replace(right, right + right[:-2] + b"L "))
+
+
+def test_a_cut_deflated_data_set_is_refused():
+    data = photo_bytes(EYE, syntax=DEFLATED)
+    assert decode_image(data).laterality == "OD"
+    for cut in range(2, 40):
+        with pytest.raises(ImageUnreadableError, match="cut or damaged"):
+            inspect_image(data[:-cut])
+    with pytest.raises(ImageUnreadableError, match="does not end where the file ends"):
+        inspect_image(data + b"more")

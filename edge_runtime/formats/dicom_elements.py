@@ -35,7 +35,7 @@ _LONG_VRS = frozenset(
     {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
 )
 _MAX_DEPTH = 16
-_MAX_ELEMENTS = 50_000  # a photograph has some hundred; each costs about a microsecond
+_MAX_ELEMENTS = 20_000  # a photograph has some hundred; each costs about a microsecond
 
 
 @dataclass(frozen=True, kw_only=True)

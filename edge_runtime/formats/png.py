@@ -82,7 +82,7 @@ class PngFile:
             raise ValueError("a PNG has no reduced decoding")
         has_alpha = self.header.channels == 4
         _check_stream(self.data, self.header)
-        flags = cv2.IMREAD_UNCHANGED if has_alpha else cv2.IMREAD_COLOR
+        flags = cv2.IMREAD_UNCHANGED if has_alpha else cv2.IMREAD_COLOR_RGB
         flags |= cv2.IMREAD_IGNORE_ORIENTATION
         try:
             pixels = cv2.imdecode(np.frombuffer(self.data, np.uint8), flags)
@@ -93,12 +93,13 @@ class PngFile:
             raise ImageUnreadableError(
                 "the PNG's image data do not decode: the file is damaged; copy it again"
             )
-        if has_alpha and pixels[..., 3].min() < 255:
+        if not has_alpha:
+            return np.asarray(pixels, np.uint8)
+        if pixels[..., 3].min() < 255:
             raise ImageUnreadableError(
                 "PNG is partly transparent; export one opaque 24-bit RGB image"
             )
-        code = cv2.COLOR_BGRA2RGB if has_alpha else cv2.COLOR_BGR2RGB
-        return np.asarray(cv2.cvtColor(pixels, code), np.uint8)
+        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB), np.uint8)
 
 
 def open_png(data: bytes, limits: DecodeLimits) -> PngFile:
