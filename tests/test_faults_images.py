@@ -7,12 +7,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import fuzz_subjects
+import image_fuzz
 import pytest
+from click.testing import CliRunner
 from conftest import Scale
 from fault_bundle import open_screener
-from fault_pictures import FORMATS, NUM_PICTURES, SIZES_PX, PictureFormat, intact_file
+from fault_pictures import (
+    FORMATS,
+    NUM_PICTURES,
+    SIZES_PX,
+    PictureFormat,
+    intact_file,
+    picture,
+)
 from fuzz_processes import Campaign, run_campaign
 from image_fuzz import Account, make_mutant, screen_subject
 from strict_decoders import strict_refusal
@@ -109,12 +119,23 @@ def test_a_mutant_can_be_made_again() -> None:
     assert make_mutant("256px", 7, 0) != make_mutant("256px", 8, 0)
 
 
+def test_the_command_shows_one_mutant_again(tmp_path: Path) -> None:
+    path = tmp_path / "mutant"
+    arguments = ["--size", "256px", "--index", "3", "--save", str(path)]
+    done = CliRunner().invoke(image_fuzz.main, arguments, catch_exceptions=False)
+    mutant = make_mutant("256px", 0, 3)
+    assert done.exit_code == 0
+    assert done.output.startswith(f"{mutant.form}, {mutant.way}: {len(mutant.data)} bytes\n")
+    assert path.read_bytes() == mutant.data
+    assert "failures: 0" in done.output
+
+
 @pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
 def test_every_truncation(
     form: PictureFormat, scale: Scale, screener: Screener, say: Callable[[str], None]
 ) -> None:
     """Every length of one small file a format; screened where it decodes, which it must not."""
-    data = form.encode(_small_picture())
+    data = form.encode(picture("256px", 0)[::2, ::2].copy())  # as JPEG about 9 kB
     lengths = range(0, len(data), scale(max(1, len(data) // 300), 1))
     refused = 0
     for length in lengths:
@@ -126,10 +147,3 @@ def test_every_truncation(
     assert refused == len(lengths)
     assert screener.screen(data).disposition is Decision.NO_REFER
     assert screener.screen(data[:-1]).disposition is Decision.UNGRADABLE
-
-
-def _small_picture():
-    """A drawn fundus whose JPEG has about 9 kB."""
-    from fault_pictures import picture
-
-    return picture("256px", 0)[::2, ::2].copy()
