@@ -23,8 +23,9 @@ from fundus_factory import (
     with_exif,
     with_size,
 )
+from picture_factory import LZW, tiff_bytes
 
-__all__ = ["BOMBS", "HEAVY"]
+__all__ = ["BOMBS", "HEAVY", "KNOWN_SLOW"]
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _BIG = 65_500
@@ -206,6 +207,14 @@ HEAVY: Mapping[str, Callable[[], bytes]] = {
     "png with 57 MB of text": lambda: _png_with((b"tEXt", b"a\x00" + bytes(57_000_000))),
     "tiff of 190,000 strips of the same bytes": lambda: many_strips(190_000),
     "jpeg of 100 thin scans of 39 megapixels": lambda: _thin_scans(33),
+}
+
+
+#: Pictures that still take too long.
+KNOWN_SLOW: Mapping[str, Callable[[], bytes]] = {
+    "tiff LZW of 3 megapixels of noise": lambda: tiff_bytes(
+        np.random.default_rng(0).integers(0, 256, (1500, 2000, 3)).astype(np.uint8), LZW
+    ),
 }
 
 
