@@ -5,8 +5,6 @@ The counts are small here. The long run of the triples, `test_a_thousand_triples
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 from fundus_factory import centred_fundus
@@ -17,9 +15,7 @@ from edge_runtime.formats.bmp import BmpFile
 from edge_runtime.image import decode_image
 
 FORMATS = list(ENCODERS)
-# Triples a format in the fast tests; the slow test takes what EDGE_SCREEN_TRIPLES says.
-NUM_TRIPLES = 12
-NUM_TRIPLES_LONG = int(os.environ.get("EDGE_SCREEN_TRIPLES", "1000"))
+NUM_TRIPLES = 12  # a format in the fast tests
 
 
 def outcome(data: bytes, target_px: int | None) -> np.ndarray | None:
@@ -67,9 +63,9 @@ def test_no_pixel_of_an_earlier_image(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_thousand_triples(name):
-    num_decoded = check_triples(name, NUM_TRIPLES_LONG)
-    print(f"{name}: {NUM_TRIPLES_LONG} triples, {num_decoded} damaged files decoded")
+def test_a_thousand_triples(name, num_triples):
+    num_decoded = check_triples(name, num_triples)
+    print(f"{name}: {num_triples} triples, {num_decoded} damaged files decoded")
 
 
 def test_the_triples_would_see_leftover_pixels(monkeypatch):
