@@ -21,7 +21,7 @@ PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check wheel wheel-matrix wheel-aarch64 clean
+.PHONY: help setup demo test test-slow fuzz faults check wheel wheel-matrix wheel-aarch64 clean
 
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 15
@@ -57,6 +57,12 @@ test: check  ## check, then the fast tests
 
 test-slow: $(STAMP)  ## the slow tests: a whole demo, both wheels, the camera's install (needs a package index)
 	$(BIN)/python -m pytest -m slow
+
+fuzz: $(STAMP)  ## 110,000 damaged pictures: none crashes, hangs or becomes no_refer (two processes, an hour)
+	$(BIN)/python -m pytest -m fuzz --full
+
+faults: $(STAMP)  ## bombs, hostile bundles, leaks between pictures, threads, at the promised counts (half an hour)
+	$(BIN)/python -m pytest -m faults --full
 
 wheel: $(STAMP)  ## both wheels into dist/: edge_screen and edge_screen_runtime
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist .

@@ -1,6 +1,8 @@
-"""Refuse ONNX bytes that could reach outside themselves: external data, foreign operators.
+"""Refuse ONNX bytes that could reach outside themselves, or that can be read in two ways.
 
-ONNX Runtime loads files named by a model that it was given as bytes (measured for
+External data, operators that are not in `onnx_operators.py`, functions, tensors that claim more
+than they hold, names and data given twice (of which one engine takes the first and another the
+last). ONNX Runtime loads files named by a model that it was given as bytes (measured for
 Constant.sparse_value). So the protobuf is walked here before any engine sees it: every
 tensor of every graph, subgraph, function and training graph. The walker knows each field
 of the messages on the way and refuses unknown ones, because a field that it does not
@@ -16,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from edge_runtime.errors import BundleFormatError
+from edge_runtime.onnx_operators import ALLOWED_OPERATORS
 
 __all__ = ["ALLOWED_DOMAINS", "check_onnx"]
 
@@ -60,8 +63,14 @@ _FIELDS: Mapping[str, Mapping[int, str | None]] = {
     "sparse_tensor": {1: "tensor", 2: "tensor", 3: None},
 }
 
+_TENSOR_DIMS, _TENSOR_NAME, _TENSOR_STRINGS, _TENSOR_RAW_DATA = 1, 8, 6, 9
 _TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION = 13, 14
+_TENSOR_DATA = frozenset({4, 5, 7, 9, 10, 11})
+_MIN_BITS = 4  # of a number in a tensor; as a varint, two of these still take a byte
+_GRAPH_INITIALIZER, _MODEL_METADATA = 5, 14
+_NODE_OUTPUT, _NODE_OPERATOR = 2, 4
 _DOMAIN_FIELD = {"node": 7, "function": 10}
+_SESSION_OPTIONS = b"ort_config"  # ONNX Runtime can take its session's options from the model
 
 
 def check_onnx(data: bytes, *, name: str) -> None:
@@ -72,9 +81,10 @@ def check_onnx(data: bytes, *, name: str) -> None:
         name: What the file is called in messages.
 
     Raises:
-        BundleFormatError: External tensor data anywhere, an operator or function outside
-            `ALLOWED_DOMAINS`, no graph, malformed protobuf, an unknown field, or nesting
-            and field counts beyond the limits.
+        BundleFormatError: External tensor data anywhere, an operator outside `ALLOWED_DOMAINS`
+            or `ALLOWED_OPERATORS`, a function, a tensor that holds less than it claims, a name
+            or data given twice, no graph, malformed protobuf, an unknown field, or nesting and
+            field counts beyond the limits.
     """
     _Walk(data, name).run()
 
@@ -87,6 +97,8 @@ class _Walk:
         self._name = name
         self._num_fields = 0
         self._num_graphs = 0
+        self._num_functions = 0
+        self._operators: set[str] = set()
 
     def run(self) -> None:
         # ONNX Runtime reads such bytes as its own flatbuffer format, which this walk is blind to.
@@ -95,12 +107,22 @@ class _Walk:
         self._message("model", 0, len(self._data), depth=0)
         if self._num_graphs != 1:
             raise self._error(f"it holds {self._num_graphs} main graphs instead of one")
+        # Last, so that data hidden in a function or a branch are named as what they are.
+        if self._num_functions:
+            raise self._error(f"it defines {self._num_functions} functions of its own")
+        foreign = sorted(self._operators - ALLOWED_OPERATORS)
+        if foreign:
+            raise self._error(f"the operator {foreign[0][:40]!r} is not allowed")
 
-    def _message(self, kind: str, start: int, end: int, *, depth: int) -> None:
-        """Check one message of `kind` that fills the bytes start..end."""
+    def _message(
+        self, kind: str, start: int, end: int, *, depth: int, names: set[str] | None = None
+    ) -> None:
+        """Check one message of `kind` that fills the bytes start..end; `names` of its graph."""
         if depth > _MAX_DEPTH:
             raise self._error(f"messages are nested deeper than {_MAX_DEPTH}")
         fields = _FIELDS[kind]
+        if names is None or kind in ("graph", "function"):
+            names = set()
         for number, wire, low, high in self._split(start, end):
             if number not in fields:
                 raise self._error(f"unknown field {number} in a {kind} at byte {low}")
@@ -109,11 +131,22 @@ class _Walk:
                 if wire != _BYTES:
                     raise self._error(f"field {number} of a {kind} is no message at byte {low}")
                 self._num_graphs += kind == "model" and inner == "graph"
-                self._message(inner, low, high, depth=depth + 1)
+                self._num_functions += inner == "function"
+                if kind == "graph" and number == _GRAPH_INITIALIZER:
+                    self._check_initializer_name(low, high, names)
+                self._message(inner, low, high, depth=depth + 1, names=names)
             elif kind == "tensor":
                 self._check_tensor_field(number, wire, low)
+            elif kind == "node" and number == _NODE_OPERATOR:
+                self._operators.add(self._text("operator", wire, low, high))
+            elif kind == "node" and number == _NODE_OUTPUT:
+                self._check_new(self._text("output", wire, low, high), names)
+            elif kind == "model" and number == _MODEL_METADATA:
+                self._check_metadata(wire, low, high)
             elif number == _DOMAIN_FIELD.get(kind):
                 self._check_domain(kind, wire, low, high)
+        if kind == "tensor":
+            self._check_tensor(start, end)
 
     def _check_tensor_field(self, number: int, wire: int, low: int) -> None:
         """Refuse any external_data entry and any data_location but DEFAULT (0)."""
@@ -122,15 +155,63 @@ class _Walk:
         if number == _TENSOR_DATA_LOCATION and (wire != _VARINT or self._varint(low)[0] != 0):
             raise self._error(f"a tensor at byte {low} says that its data lies elsewhere")
 
-    def _check_domain(self, kind: str, wire: int, low: int, high: int) -> None:
+    def _check_tensor(self, start: int, end: int) -> None:
+        """Refuse text, data in two places, and dimensions that the bytes cannot fill."""
+        num_elements, data_fields = 1, []
+        for number, wire, low, high in self._split(start, end):
+            if number == _TENSOR_DIMS:
+                for size in self._numbers(wire, low, high):
+                    num_elements *= size
+            elif number == _TENSOR_STRINGS:
+                raise self._error(f"a tensor at byte {start} holds text")
+            elif number in _TENSOR_DATA:
+                data_fields.append(number)
+        if len(set(data_fields)) > 1 or data_fields.count(_TENSOR_RAW_DATA) > 1:
+            raise self._error(f"a tensor at byte {start} gives its data twice")
+        if num_elements * _MIN_BITS > 8 * (end - start):
+            raise self._error(
+                f"a tensor at byte {start} claims {num_elements} numbers in {end - start} bytes"
+            )
+
+    def _numbers(self, wire: int, low: int, high: int) -> Iterator[int]:
+        """Yield the numbers of a repeated field, packed or alone."""
+        if wire not in (_VARINT, _BYTES):
+            raise self._error(f"dimensions at byte {low} are no numbers")
+        while low < high:
+            value, low = self._varint(low)
+            yield value
+
+    def _check_initializer_name(self, start: int, end: int, names: set[str]) -> None:
+        for number, wire, low, high in self._split(start, end):
+            if number == _TENSOR_NAME:
+                self._check_new(self._text("name", wire, low, high), names)
+
+    def _check_new(self, name: str, names: set[str]) -> None:
+        """Refuse a value that the same graph has already made; '' is an output left out."""
+        if name and name in names:
+            raise self._error(f"two values of one graph are called {name[:40]!r}")
+        names.add(name)
+
+    def _check_metadata(self, wire: int, low: int, high: int) -> None:
+        """Refuse session options of ONNX Runtime in an entry of (1 key, 2 value)."""
         if wire != _BYTES:
-            raise self._error(f"the domain of a {kind} at byte {low} is not text")
-        try:
-            domain = self._data[low:high].decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise self._error(f"the domain of a {kind} at byte {low} is not text") from error
+            raise self._error(f"metadata at byte {low} are no message")
+        for number, _, start, end in self._split(low, high):
+            if number == 1 and self._data[start:end] == _SESSION_OPTIONS:
+                raise self._error("its metadata set options of the session")
+
+    def _check_domain(self, kind: str, wire: int, low: int, high: int) -> None:
+        domain = self._text(f"domain of a {kind}", wire, low, high)
         if domain not in ALLOWED_DOMAINS:
             raise self._error(f"a {kind} of the operator domain {domain[:40]!r} is not allowed")
+
+    def _text(self, what: str, wire: int, low: int, high: int) -> str:
+        try:
+            if wire == _BYTES:
+                return self._data[low:high].decode("utf-8")
+        except UnicodeDecodeError:
+            pass
+        raise self._error(f"the {what} at byte {low} is not text")
 
     def _split(self, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
         """Yield (field number, wire type, first byte, end byte) of the values in start..end."""

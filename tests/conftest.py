@@ -3,12 +3,52 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--full",
+        action="store_true",
+        help="run the tests marked fuzz and faults with the counts that are promised (minutes)",
+    )
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Chooses between the count of every day and the one that is promised."""
+
+    full: bool
+
+    def __call__(self, short: int, full: int) -> int:
+        """`full` with the option --full, else `short`."""
+        return full if self.full else short
+
+
+@pytest.fixture(scope="session")
+def scale(request: pytest.FixtureRequest) -> Scale:
+    """How much the fault tests do: see `make fuzz` and `make faults`."""
+    return Scale(full=bool(request.config.getoption("--full")))
+
+
+@pytest.fixture
+def say(request: pytest.FixtureRequest, scale: Scale) -> Callable[[str], None]:
+    """Print a line of progress or a count past pytest's capture, in full runs only."""
+    manager = request.config.pluginmanager.getplugin("capturemanager")
+
+    def write(line: str) -> None:
+        if scale.full and manager is not None:
+            with manager.global_and_fixture_disabled():
+                print(f"\n  {line}", end="", flush=True)
+
+    return write
 
 
 @pytest.fixture

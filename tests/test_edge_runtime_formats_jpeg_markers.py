@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 from fundus_factory import centred_fundus, exif_block, jpeg_bytes, sof_offset, with_exif, with_size
 
@@ -128,3 +130,17 @@ def test_cut_or_foreign_exif_is_an_error_never_an_overrun():
             exif_orientation(block[:length])
     with pytest.raises(ValueError, match="cut"):
         exif_orientation(block[:4] + b"\xff\xff\xff\xff" + block[8:])
+
+
+def test_number_of_markers_is_bounded(baseline):
+    comment = b"\xff\xfe\x00\x02"
+    assert walk(baseline[:2] + comment * 9_900 + baseline[2:]).num_scans == 1
+    for flood in (comment, b"\xff\xd0", b"\xff\xd8", b"\xff\x01"):
+        with pytest.raises(ImageLimitError, match="more than 10000 markers"):
+            walk(baseline[:2] + flood * 10_001 + baseline[2:])
+
+
+def test_a_flood_of_fill_bytes_costs_no_time(baseline):
+    start = time.process_time()
+    assert walk(baseline[:2] + b"\xff" * 20_000_000 + baseline[2:]).num_scans == 1
+    assert time.process_time() - start < 0.5

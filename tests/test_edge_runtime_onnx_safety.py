@@ -6,120 +6,27 @@ import numpy as np
 import onnx
 import pytest
 from bundle_factory import tiny_onnx
-from onnx import TensorProto, helper, numpy_helper
+from hostile_onnx import (
+    attribute,
+    constant,
+    external,
+    external_models,
+    function,
+    graph,
+    hostile_models,
+    if_node,
+    inline,
+    model,
+    sparse,
+)
+from onnx import helper, numpy_helper
 
 from edge_runtime import onnx_safety
 from edge_runtime.errors import BundleFormatError
+from edge_runtime.onnx_operators import ALLOWED_OPERATORS
 from edge_runtime.onnx_safety import check_onnx
 
-
-def _external(name: str = "w") -> TensorProto:
-    tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=[2])
-    tensor.data_location = TensorProto.EXTERNAL
-    entry = tensor.external_data.add()
-    entry.key, entry.value = "location", "secrets.bin"
-    return tensor
-
-
-def _inline(name: str = "w") -> TensorProto:
-    return numpy_helper.from_array(np.zeros(2, np.float32), name)
-
-
-def _graph(nodes=(), initializers=(), sparse=()) -> onnx.GraphProto:
-    nodes = [helper.make_node("Identity", ["x"], ["y"]), *nodes]
-    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in "xy")
-    graph = helper.make_graph(nodes, "g", [x], [y], list(initializers))
-    graph.sparse_initializer.extend(sparse)
-    return graph
-
-
-def _model(graph: onnx.GraphProto, **parts) -> bytes:
-    opsets = [helper.make_opsetid("", 17)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=8, **parts)
-    return model.SerializeToString()
-
-
-def _sparse(values: TensorProto, indices: TensorProto) -> onnx.SparseTensorProto:
-    return onnx.SparseTensorProto(values=values, indices=indices, dims=[2])
-
-
-def _constant(attribute: onnx.AttributeProto) -> onnx.NodeProto:
-    node = onnx.NodeProto(op_type="Constant", output=["c"])
-    node.attribute.append(attribute)
-    return node
-
-
-def _attribute(name: str, **content) -> onnx.AttributeProto:
-    attribute = onnx.AttributeProto(name=name)
-    for field, value in content.items():
-        target = getattr(attribute, field)
-        if isinstance(value, list):
-            target.extend(value)
-        else:
-            target.CopyFrom(value)
-    return attribute
-
-
-def _training_model(where: str) -> bytes:
-    model = onnx.ModelProto.FromString(_model(_graph()))
-    info = model.training_info.add()
-    getattr(info, where).CopyFrom(_graph(initializers=[_external()]))
-    return model.SerializeToString()
-
-
-def _function(**parts) -> onnx.FunctionProto:
-    content = {"domain": "", "fname": "f", "inputs": ["x"], "outputs": ["c"], **parts}
-    nodes = content.pop("nodes", [helper.make_node("Identity", ["x"], ["c"])])
-    opsets = [helper.make_opsetid("", 17)]
-    return helper.make_function(nodes=nodes, opset_imports=opsets, **content)
-
-
-def _function_with_default() -> bytes:
-    function = _function()
-    function.attribute_proto.append(_attribute("value", t=_external()))
-    return _model(_graph(), functions=[function])
-
-
-def _if_node(branch: onnx.GraphProto) -> onnx.NodeProto:
-    return helper.make_node("If", ["x"], ["z"], then_branch=branch, else_branch=_graph())
-
-
-def _deep_node(innermost: onnx.NodeProto, depth: int) -> onnx.NodeProto:
-    node = innermost
-    for _ in range(depth):
-        node = _if_node(_graph([node]))
-    return node
-
-
-_HOLED = _constant(_attribute("value", t=_external()))
-
-EXTERNAL = {
-    "initializer": _model(_graph(initializers=[_external()])),
-    "sparse initializer values": _model(_graph(sparse=[_sparse(_external(), _inline())])),
-    "sparse initializer indices": _model(_graph(sparse=[_sparse(_inline(), _external())])),
-    "attribute t": _model(_graph([_HOLED])),
-    "attribute tensors": _model(
-        _graph([_constant(_attribute("v", tensors=[_inline(), _external()]))])
-    ),
-    "Constant.sparse_value values": _model(
-        _graph([_constant(_attribute("v", sparse_tensor=_sparse(_external(), _inline())))])
-    ),
-    "Constant.sparse_value indices": _model(
-        _graph([_constant(_attribute("v", sparse_tensor=_sparse(_inline(), _external())))])
-    ),
-    "attribute sparse_tensors": _model(
-        _graph([_constant(_attribute("v", sparse_tensors=[_sparse(_external(), _inline())]))])
-    ),
-    "If branch initializer": _model(_graph([_if_node(_graph(initializers=[_external()]))])),
-    "If branch, 10 deep": _model(_graph([_deep_node(_HOLED, 10)])),
-    "attribute graphs": _model(
-        _graph([_constant(_attribute("v", graphs=[_graph(initializers=[_external()])]))])
-    ),
-    "function node": _model(_graph(), functions=[_function(nodes=[_HOLED])]),
-    "function attribute default": _function_with_default(),
-    "training initialization": _training_model("initialization"),
-    "training algorithm": _training_model("algorithm"),
-}
+EXTERNAL = external_models()
 
 
 @pytest.mark.parametrize("case", EXTERNAL)
@@ -132,46 +39,111 @@ def test_external_data_is_refused_wherever_it_hides(case):
 
 @pytest.mark.parametrize("keep", ["location", "entries"])
 def test_half_an_external_declaration_is_refused(keep):
-    tensor = _external()
+    tensor = external()
     if keep == "location":
         del tensor.external_data[:]
     else:
         tensor.ClearField("data_location")
     with pytest.raises(BundleFormatError, match="a tensor at byte"):
-        check_onnx(_model(_graph(initializers=[tensor])), name="m.onnx")
+        check_onnx(model(graph(initializers=[tensor])), name="m.onnx")
 
 
 @pytest.mark.parametrize("place", ["graph", "branch", "function"])
 def test_foreign_operators_are_refused(place):
     foreign = helper.make_node("QLinearAdd", ["x"], ["z"], domain="com.microsoft")
     data = {
-        "graph": _model(_graph([foreign])),
-        "branch": _model(_graph([_if_node(_graph([foreign]))])),
-        "function": _model(_graph(), functions=[_function(nodes=[foreign])]),
+        "graph": model(graph([foreign])),
+        "branch": model(graph([if_node(graph([foreign]))])),
+        "function": model(graph(), functions=[function(nodes=[foreign])]),
     }[place]
     with pytest.raises(BundleFormatError, match=r"operator domain 'com\.microsoft'"):
         check_onnx(data, name="m.onnx")
 
 
 def test_a_function_outside_the_standard_domain_is_refused():
-    data = _model(_graph(), functions=[_function(domain="vendor")])
+    data = model(graph(), functions=[function(domain="vendor")])
     with pytest.raises(BundleFormatError, match="a function of the operator domain 'vendor'"):
         check_onnx(data, name="m.onnx")
+
+
+def _both_left_out() -> list[onnx.NodeProto]:
+    return [helper.make_node("Split", ["x"], ["", name]) for name in ("d", "e")]
 
 
 @pytest.mark.parametrize(
     "data",
     [
         tiny_onnx(),
-        _model(_graph(initializers=[_inline()], sparse=[_sparse(_inline(), _inline())])),
-        _model(_graph([_if_node(_graph([_constant(_attribute("v", t=_inline()))]))])),
-        _model(_graph([helper.make_node("Identity", ["x"], ["z"], domain="ai.onnx")])),
-        _model(_graph(), functions=[_function()]),
+        model(graph(initializers=[inline()], sparse=[sparse(inline(), inline())])),
+        model(graph([constant(attribute("v", t=inline()))])),
+        model(graph([helper.make_node("Identity", ["x"], ["z"], domain="ai.onnx")])),
+        model(graph([helper.make_node("Split", ["x"], ["", "c"]), *_both_left_out()])),
     ],
-    ids=["tiny", "tensors", "branch", "long domain", "function"],
+    ids=["tiny", "tensors", "constant", "long domain", "outputs left out"],
 )
 def test_self_contained_models_are_accepted(data):
     check_onnx(data, name="m.onnx")
+
+
+@pytest.mark.parametrize(
+    ("case", "reason"),
+    [
+        ("operator that does not exist", "the operator 'Frobnicate' is not allowed"),
+        ("control flow", "the operator 'If' is not allowed"),
+        ("random numbers", "the operator 'RandomNormal' is not allowed"),
+        ("function that redefines Relu", "defines 1 functions of its own"),
+        ("huge dimensions", r"claims \d+ numbers in \d+ bytes"),
+        ("negative dimension", "claims"),
+        ("dimensions beyond the data", "claims 1048576 numbers"),
+        ("data in two fields", "gives its data twice"),
+        ("initializer twice", "two values of one graph are called 'w'"),
+        ("output twice", "two values of one graph are called 'c'"),
+        ("session options in the metadata", "options of the session"),
+    ],
+)
+def test_what_engines_may_read_differently_is_refused(case, reason):
+    data = hostile_models("secrets.bin")[case]
+    onnx.ModelProto.FromString(data)  # no damage: protobuf reads it
+    with pytest.raises(BundleFormatError, match=reason):
+        check_onnx(data, name="m.onnx")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_dimensions_are_read_in_both_spellings(packed):
+    """A writer may pack repeated numbers or not; a parser takes either."""
+    dims = b"\x80\x80\x40"  # 1,048,576
+    tensor = (b"\x0a" + _varint(len(dims)) + dims) if packed else b"\x08" + dims
+    tensor += b"\x10\x01\x4a\x08" + bytes(8)
+    main = b"\x2a" + _varint(len(tensor)) + tensor
+    data = b"\x3a" + _varint(len(main)) + main
+    assert list(onnx.ModelProto.FromString(data).graph.initializer[0].dims) == [1 << 20]
+    with pytest.raises(BundleFormatError, match="claims 1048576 numbers"):
+        check_onnx(data, name="m.onnx")
+
+
+@pytest.mark.parametrize("kind", ["INT4", "UINT4", "INT8", "FLOAT16", "BFLOAT16", "INT64", "FLOAT"])
+def test_honest_tensors_of_every_width_are_accepted(kind):
+    values = np.arange(600) % 7
+    for raw in (False, True):
+        data_type = getattr(onnx.TensorProto, kind)
+        if raw:
+            dtype = helper.tensor_dtype_to_np_dtype(data_type)
+            tensor = numpy_helper.from_array(values.astype(dtype), "w")
+        else:
+            tensor = helper.make_tensor("w", data_type, [600], values.tolist())
+        check_onnx(model(graph(initializers=[tensor])), name="m.onnx")
+
+
+def test_text_tensors_are_refused():
+    tensor = helper.make_tensor("w", onnx.TensorProto.STRING, [1], [b"text"])
+    with pytest.raises(BundleFormatError, match="holds text"):
+        check_onnx(model(graph(initializers=[tensor])), name="m.onnx")
+
+
+def test_every_allowed_operator_is_one_of_the_standard():
+    known = {schema.name for schema in onnx.defs.get_all_schemas() if schema.domain == ""}
+    assert ALLOWED_OPERATORS - known == set()
+    assert not ALLOWED_OPERATORS & {"If", "Loop", "Scan", "RandomNormal", "ImageDecoder"}
 
 
 def test_the_walker_knows_every_field_of_the_schema():
@@ -260,7 +232,7 @@ def test_random_bytes_never_crash(rng):
     ("data", "reason"),
     [
         (b"", "0 main graphs"),
-        (_model(_graph()) * 2, "2 main graphs"),
+        (model(graph()) * 2, "2 main graphs"),
         (b"\x00\x01", "tag 0"),
         (b"\x3b", "wire type 3"),
         (b"\x3a\x05ab", "passes its message"),
@@ -301,7 +273,7 @@ def _varint(value: int) -> bytes:
 
 def test_large_weights_are_stepped_over():
     weights = numpy_helper.from_array(np.zeros(13_000_000, np.float32), "w")
-    data = _model(_graph(initializers=[weights]))
+    data = model(graph(initializers=[weights]))
     start = time.perf_counter()
     check_onnx(data, name="m.onnx")
     assert len(data) > 50_000_000

@@ -168,7 +168,18 @@ def test_continuous_integration_runs_the_test_command():
 
 @pytest.mark.parametrize(
     "target",
-    ["setup", "demo", "test", "test-slow", "check", "wheel", "wheel-matrix", "wheel-aarch64"],
+    [
+        "setup",
+        "demo",
+        "test",
+        "test-slow",
+        "fuzz",
+        "faults",
+        "check",
+        "wheel",
+        "wheel-matrix",
+        "wheel-aarch64",
+    ],
 )
 def test_make_knows_the_target(target):
     done = subprocess.run(

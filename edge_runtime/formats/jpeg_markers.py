@@ -43,6 +43,8 @@ _EXIF_PREFIX = b"Exif\x00\x00"
 _ICC_PREFIX = b"ICC_PROFILE\x00"  # then the number of this part and of all parts (ICC.1, B.4)
 _NUM_COEFFICIENTS = 64
 _MAX_SAMPLING = 4
+_MAX_SEGMENTS = 10_000  # a camera writes some dozen, 100 scans with tables some hundred
+_FILL_BYTES = re.compile(rb"\xff+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,16 +182,24 @@ def check_jpeg_structure(data: bytes, frame: JpegFrame, *, max_scans: int) -> Jp
 
 def _segments(data: bytes) -> Iterator[_Segment]:
     """Yield markers in file order; stop silently where the bytes end."""
-    position = 2
+    position, num_segments = 2, 0
     while position + 2 <= len(data):
+        num_segments += 1
+        if num_segments > _MAX_SEGMENTS:
+            raise ImageLimitError(
+                f"JPEG has more than {_MAX_SEGMENTS} markers: refused; export it again from the "
+                "camera"
+            )
         if data[position] != 0xFF:
             raise ImageUnreadableError(
                 f"JPEG has byte 0x{data[position]:02x} at offset {position} where a marker must "
                 "be: the file is damaged; copy it again from the camera"
             )
         marker = data[position + 1]
-        if marker == 0xFF:  # fill byte
-            position += 1
+        if marker == 0xFF:  # fill bytes
+            fill = _FILL_BYTES.match(data, position)
+            assert fill is not None
+            position = fill.end() - 1
             continue
         if marker in (_TEM, _EOI) or 0xD0 <= marker <= _SOI:
             yield _Segment(marker=marker, start=position + 2, end=position + 2)

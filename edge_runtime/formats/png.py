@@ -1,6 +1,8 @@
 """Check a PNG file from its bytes: header, colour type, every chunk's CRC, the end; decode it.
 
-libpng itself refuses a stream that is short or fails its checksum, and OpenCV passes that on.
+Some faults of the stream libpng reports as warnings only, which OpenCV drops: more rows than the
+picture has, a checksum that fails behind the last row. So the stream is unpacked here once before,
+and must hold exactly the rows.
 Layout: W3C Portable Network Graphics (third edition), sections 5 and 11.
 """
 
@@ -13,7 +15,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from edge_runtime.errors import ImageUnreadableError
+from edge_runtime.errors import ImageLimitError, ImageUnreadableError
 from edge_runtime.formats.exif import read_orientation
 from edge_runtime.formats.header import DecodeLimits, ImageHeader, Pixels, check_pixel_limit
 from edge_runtime.formats.icc import describe_profile, profile_warning
@@ -34,6 +36,13 @@ _HEADER_END = 33  # signature, then the IHDR chunk: length, name, 13 bytes, CRC
 _COLOUR_TYPES = {0: "grayscale", 2: "RGB", 3: "palette", 4: "grayscale with alpha", 6: "RGBA"}
 _RGB, _RGBA, _PALETTE = 2, 6, 3
 _MAX_PROFILE_BYTES = 1_000_000
+_MAX_CHUNKS = 50_000  # 60 MB in data chunks of 8 kB are 7,500
+_INFLATE_STEP = 1 << 20
+# First column, first row, step across, step down of the seven passes (section 8.1).
+_PASSES = (
+    *((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)),
+    *((0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +81,7 @@ class PngFile:
         if reduction != 1:
             raise ValueError("a PNG has no reduced decoding")
         has_alpha = self.header.channels == 4
+        _check_stream(self.data, self.header)
         flags = cv2.IMREAD_UNCHANGED if has_alpha else cv2.IMREAD_COLOR_RGB
         flags |= cv2.IMREAD_IGNORE_ORIENTATION
         try:
@@ -208,6 +218,43 @@ def check_png_structure(data: bytes) -> PngStructure:
     )
 
 
+def _check_stream(data: bytes, header: ImageHeader) -> None:
+    """Refuse a stream that does not hold exactly the rows of the picture; none of it is kept.
+
+    Raises:
+        ImageUnreadableError: more or fewer bytes, a damaged stream, a wrong checksum, or bytes
+            behind the end of the stream.
+    """
+    left = _num_row_bytes(header, is_interlaced=data[_HEADER_END - 5] != 0)
+    stream = zlib.decompressobj()
+    for name, start, end in _chunks(data):
+        packed = data[start:end] if name == b"IDAT" else b""
+        while packed:
+            try:
+                left -= len(stream.decompress(packed, _INFLATE_STEP))
+            except zlib.error as error:
+                raise _stream_error("is damaged or fails its checksum") from error
+            if left < 0 or stream.unused_data:
+                raise _stream_error("holds more than its size asks for")
+            packed = stream.unconsumed_tail
+    if left or not stream.eof:
+        raise _stream_error("is cut")
+
+
+def _stream_error(what: str) -> ImageUnreadableError:
+    return ImageUnreadableError(
+        f"PNG image data do not decode: the stream {what}; copy the file again from the camera"
+    )
+
+
+def _num_row_bytes(header: ImageHeader, *, is_interlaced: bool) -> int:
+    """Bytes of all rows with their filter bytes, eight bits a sample (section 7.2)."""
+    height, width = header.stored_size_px
+    passes = _PASSES if is_interlaced else ((0, 0, 1, 1),)
+    sizes = [(-(-(width - x) // dx), -(-(height - y) // dy)) for x, y, dx, dy in passes]
+    return sum(rows * (1 + columns * header.channels) for columns, rows in sizes if columns > 0)
+
+
 def _profile(body: bytes) -> bytes:
     """Inflate an iCCP chunk (name, 0, method 0, zlib stream); b"" where it does not."""
     try:
@@ -219,8 +266,13 @@ def _profile(body: bytes) -> bytes:
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Yield (name, payload start, payload end) of whole chunks whose CRC is right."""
     view = memoryview(data)
-    position = len(PNG_SIGNATURE)
+    position, num_chunks = len(PNG_SIGNATURE), 0
     while position + 12 <= len(data):
+        num_chunks += 1
+        if num_chunks > _MAX_CHUNKS:
+            raise ImageLimitError(
+                f"PNG has more than {_MAX_CHUNKS} chunks: refused; export it again"
+            )
         start = position + 8
         end = start + int.from_bytes(data[position : position + 4], "big")
         if end + 4 > len(data):
