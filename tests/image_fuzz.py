@@ -123,9 +123,9 @@ def screen_subject() -> Subject:
         except Exception as error:  # the promise under test: nothing but ImageError
             untyped = f"decode_image raised {type(error).__name__}: {error}"
         (eye,) = screener.screen(data).eyes
-        reason = eye.quality.reasons[0] if eye.quality.reasons else ""
+        reason = eye.reasons[0] if eye.reasons else ""
         if reason == "internal error":
-            untyped = untyped or f"screen met {eye.error}"
+            untyped = untyped or f"screen met {eye.fields[0].error}"
         return Verdict(disposition=eye.disposition.value, reason=reason, untyped=untyped)
 
     return screen

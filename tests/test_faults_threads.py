@@ -50,9 +50,13 @@ def examination(files: list[bytes], index: int) -> Examination:
 
 def without_times(result: Any) -> dict[str, Any]:
     facts: dict[str, Any] = result.to_dict()
-    for eye in facts["eyes"]:
-        eye.pop("timings_ms")
+    for field in fields_of(facts):
+        field.pop("timings_ms")
     return facts
+
+
+def fields_of(facts: dict[str, Any]) -> list[dict[str, Any]]:
+    return [field for eye in facts["eyes"] for field in eye["fields"]]
 
 
 @pytest.fixture(scope="module")
@@ -96,9 +100,9 @@ def test_threads_share_a_screener(tmp_path: Path, scale: Scale, say: Callable[[s
     for index, facts in enumerate(alone):
         assert facts["examination_id"] == f"patient {index}"
         hashes = [hashlib.sha256(files[i % num]).hexdigest() for i in (index, index + 1)]
-        assert [eye["image_sha256"] for eye in facts["eyes"]] == hashes
+        assert [field["image_sha256"] for field in fields_of(facts)] == hashes
     # A swap would show: hardly any two patients have the same probabilities.
-    shown = {str([eye["labels"] for eye in facts["eyes"]]) for facts in alone}
+    shown = {str([field["labels"] for field in fields_of(facts)]) for facts in alone}
     assert len(shown) > 0.85 * num
     assert answered["ungradable"] > 0
     assert len(answered) > 1
@@ -124,4 +128,4 @@ def test_decisions_repeat(student: BuiltBundle, scale: Scale, say: Callable[[str
     )
     assert different == []
     assert len({str(one) for one in eyes[0]}) == num
-    assert any(eye["labels"] for one in eyes[0] for eye in one)
+    assert any(field["labels"] for facts in seen[1][0] for field in fields_of(facts))
