@@ -58,7 +58,7 @@ test: check  ## check, then the fast tests
 test-slow: $(STAMP)  ## the slow tests: a whole demo, both wheels, the camera's install (needs a package index)
 	$(BIN)/python -m pytest -m slow
 
-fuzz: $(STAMP)  ## 110,000 damaged pictures: none crashes, hangs or becomes no_refer (two processes, an hour)
+fuzz: $(STAMP)  ## 110,000 damaged pictures: none crashes, hangs or becomes no_refer (two processes, about an hour)
 	$(BIN)/python -m pytest -m fuzz --full
 
 faults: $(STAMP)  ## bombs, hostile bundles, leaks between pictures, threads, at the promised counts (half an hour)
