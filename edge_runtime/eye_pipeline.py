@@ -26,6 +26,7 @@ from edge_runtime.errors import (
 )
 from edge_runtime.examination import EyeImage
 from edge_runtime.image import DecodedImage, DecodeLimits
+from edge_runtime.laterality import guess_laterality
 from edge_runtime.manifest import LabelSpec, Manifest
 from edge_runtime.preprocess import Preprocessed, PreprocessSpec, load_for_model
 from edge_runtime.quality import QualityLimits, assess_image
@@ -160,8 +161,15 @@ class EyePipeline:
             decoded, preprocessed = load_for_model(data, self.spec, limits=self.decode_limits)
         draft.warnings = (*decoded.warnings, *preprocessed.warnings)
         with clock.stage("quality"):
-            report = assess_image(decoded, preprocessed, self.limits)
+            report = assess_image(
+                decoded, preprocessed, self.limits, protocol=self.manifest.protocol
+            )
+            side = guess_laterality(preprocessed.image_hwc) if report.gradable else None
         draft.measures = dict(report.measures)
+        draft.warnings += report.warnings
+        if side is not None:
+            draft.measures["disc_side"] = side.disc_side
+            draft.warnings += side.warnings(eye.eye)
         if not report.gradable:
             draft.reasons.extend(report.reasons or ("quality gate",))
             return

@@ -12,7 +12,7 @@ from edge_runtime.doctor import DoctorReport
 from edge_runtime.engines import Engine, EngineFacts
 from edge_runtime.engines.trt_survey import TrtSurvey
 from edge_runtime.eye_pipeline import DOUBTFUL
-from edge_runtime.manifest import SYNTHETIC_WARNING, LabelSpec
+from edge_runtime.manifest import SYNTHETIC_WARNING, LabelSpec, Protocol
 from edge_runtime.result import NOTICE, Decision, EyeResult, ScreeningResult
 from edge_runtime.verify import VerificationReport
 
@@ -93,6 +93,7 @@ def bundle_text(bundle: Bundle) -> str:
         f"SHA-256    {bundle.sha256}",
         f"signature  {signed if bundle.key_id else 'NOT CHECKED (--allow-unsigned)'}",
         f"protocol   {protocol.fields_per_eye} field(s) an eye, {protocol.field_degrees:g} degrees",
+        f"pixels     {_density_text(protocol)}",
         f"cameras    {', '.join(protocol.cameras)}",
         f"input      {manifest.preprocess_spec().size_px} px, "
         f"preprocessing {manifest.preprocessing_sha256[:16]}",
@@ -100,6 +101,15 @@ def bundle_text(bundle: Bundle) -> str:
         _int8_line(bundle),
     ]
     return "\n".join([*(printable(line) for line in lines), NOTICE])
+
+
+def _density_text(protocol: Protocol) -> str:
+    least, enough = protocol.min_pixels_per_degree, protocol.warn_pixels_per_degree
+    return (
+        ("any number per degree" if least is None else f"at least {least:g} per degree")
+        + "; "
+        + ("no warning" if enough is None else f"a warning below {enough:g}")
+    )
 
 
 def _synthetic_lines(is_synthetic: bool) -> list[str]:

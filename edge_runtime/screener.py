@@ -28,6 +28,7 @@ from edge_runtime.examination import Examination
 from edge_runtime.eye_pipeline import EyePipeline
 from edge_runtime.gate_record import PASSED
 from edge_runtime.golden_check import require_golden
+from edge_runtime.laterality import SAME_SIDE, look_alike
 from edge_runtime.manifest import SYNTHETIC_WARNING
 from edge_runtime.opencv_floor import require_opencv
 from edge_runtime.result import (
@@ -196,6 +197,8 @@ class Screener:
         hashes = [eye.image_sha256 for eye in eyes if eye.image_sha256 is not None]
         if len(set(hashes)) < len(hashes):
             warnings.append(SAME_IMAGE)
+        elif look_alike({eye.eye: eye.quality.measures.get("disc_side") for eye in eyes}):
+            warnings.append(SAME_SIDE)
         return self._result(examination, _refuse_shared_images(eyes), warnings)
 
     def warmup(self, n: int = 3) -> None:

@@ -32,6 +32,16 @@ _NOTICE = "research use only; not a medical device"
     show_default=True,
     help="Field of view of the photographs.",
 )
+@click.option(
+    "--min-pixels-per-degree",
+    type=click.FloatRange(0, 1000, min_open=True),
+    help="Fewer are ungradable. With neither limit: 28 and 35; for phantom data 1 and none.",
+)
+@click.option(
+    "--warn-pixels-per-degree",
+    type=click.FloatRange(0, 1000, min_open=True),
+    help="Fewer are answered with a warning.",
+)
 @click.option("--num-golden", type=click.IntRange(2, 256), default=8, show_default=True)
 @click.option(
     "--max-size-mib",
@@ -49,6 +59,8 @@ def export(
     model_version: str,
     cameras: tuple[str, ...],
     field_degrees: float,
+    min_pixels_per_degree: float | None,
+    warn_pixels_per_degree: float | None,
     num_golden: int,
     max_size_mib: float,
     as_json: bool,
@@ -70,6 +82,8 @@ def export(
         version=model_version,
         cameras=cameras,
         field_degrees=field_degrees,
+        min_pixels_per_degree=min_pixels_per_degree,
+        warn_pixels_per_degree=warn_pixels_per_degree,
         num_golden=num_golden,
         max_size_mib=max_size_mib,
     )

@@ -424,3 +424,53 @@ def test_the_fp32_model_says_whose_operating_points_it_uses(built: BuiltBundle) 
             built.folder, trusted_keys=built.trusted_keys, precision=precision
         ) as screener:
             assert (FP32_WARNING in screener.screen(GOOD).warnings) == warns
+
+
+def phantom_picture(phantom_dir: Path, eye: str) -> bytes:
+    with (phantom_dir / "index.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["gradable"] == "1"]
+    files = (phantom_dir / row["cfp"] for row in rows if row["eye"] == eye)
+    return next(data for data in (path.read_bytes() for path in files) if clear_side(data) == eye)
+
+
+def clear_side(data: bytes) -> str | None:
+    return guess_laterality(load_for_model(data, PreprocessSpec(size_px=96))[1].image_hwc).eye
+
+
+def test_the_other_eyes_picture_is_a_warning_and_nothing_else(
+    bundle: Bundle, phantom_dir: Path
+) -> None:
+    right, left = phantom_picture(phantom_dir, "OD"), phantom_picture(phantom_dir, "OS")
+    screener = screener_of(bundle)
+    as_entered = screener.screen(Examination.both_eyes(right, left))
+    assert not any("eye" in warning for warning in as_entered.warnings)
+    swapped = screener.screen(Examination.both_eyes(left, right))
+    for eye in ("OD", "OS"):
+        assert f"{eye}: {OTHER_EYE}" in swapped.warnings
+    assert [eye.eye for eye in swapped.eyes] == ["OD", "OS"]
+    assert [eye.disposition for eye in swapped.eyes] == [
+        eye.disposition for eye in reversed(as_entered.eyes)
+    ]
+
+
+def test_two_pictures_of_one_side_are_a_warning(bundle: Bundle, phantom_dir: Path) -> None:
+    right, left = phantom_picture(phantom_dir, "OD"), phantom_picture(phantom_dir, "OS")
+    mirrored = cv2.imdecode(np.frombuffer(left, np.uint8), cv2.IMREAD_COLOR)[:, ::-1]
+    encoded = bytes(cv2.imencode(".png", np.ascontiguousarray(mirrored))[1])
+    result = screener_of(bundle).screen(Examination.both_eyes(right, encoded))
+    assert SAME_SIDE in result.warnings
+    assert f"OS: {OTHER_EYE}" in result.warnings
+
+
+def test_pixels_per_degree_are_held_to_the_bundle(bundle: Bundle) -> None:
+    def screened(**limits: float | None) -> ScreeningResult:
+        protocol = replace(bundle.manifest.protocol, **limits)
+        held = replace(bundle, manifest=replace(bundle.manifest, protocol=protocol))
+        return screener_of(held).screen(GOOD)
+
+    refused = screened(min_pixels_per_degree=28.0)
+    assert refused.disposition is Decision.UNGRADABLE
+    assert refused.eyes[0].quality.reasons == ("too few pixels per degree",)
+    warned = screened(min_pixels_per_degree=None, warn_pixels_per_degree=35.0)
+    assert "pixels per degree" in " ".join(warned.warnings)
+    assert warned.eyes[0].quality.gradable
