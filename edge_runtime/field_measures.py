@@ -103,8 +103,9 @@ def _hue_spread(red: Floats, green: Floats, blue: Floats) -> float:
     """Three quarters of the pixels lie this close to the median of R and G over R + G + B."""
     if len(red) == 0:
         return 0.0
-    scale = 1 / (red + green + blue + 1)
-    away_red, away_green = (_from_median(np.asarray(plane * scale, np.float32)) for plane in (red, green))
+    scale = np.asarray(1 / (red + green + blue + 1), np.float32)
+    away_red = _from_median(np.asarray(red * scale, np.float32))
+    away_green = _from_median(np.asarray(green * scale, np.float32))
     squared = np.asarray(away_red * away_red + away_green * away_green, np.float32)
     return float(np.sqrt(_quantile(squared, 0.75)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import logging
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from bundle_factory import BuiltBundle, build_bundle, fundus_png
@@ -27,8 +29,9 @@ from edge_runtime.errors import (
 )
 from edge_runtime.examination import Examination, EyeImage
 from edge_runtime.eye_pipeline import DOUBTFUL, LOW_GRADABILITY
+from edge_runtime.laterality import OTHER_EYE, SAME_SIDE, guess_laterality
 from edge_runtime.manifest import SYNTHETIC_WARNING, AbstentionBand
-from edge_runtime.preprocess import load_for_model
+from edge_runtime.preprocess import PreprocessSpec, load_for_model
 from edge_runtime.result import Decision, ScreeningResult
 from edge_runtime.screener import FP32_WARNING, SAME_IMAGE, UNPROVEN_WARNING, Screener
 
@@ -426,25 +429,32 @@ def test_the_fp32_model_says_whose_operating_points_it_uses(built: BuiltBundle) 
             assert (FP32_WARNING in screener.screen(GOOD).warnings) == warns
 
 
-def phantom_picture(phantom_dir: Path, eye: str) -> bytes:
+def phantom_picture(bundle: Bundle, phantom_dir: Path, eye: str) -> bytes:
+    """One whose side is clear at the size of the bundle's input."""
+    spec = bundle.manifest.preprocess_spec()
     with (phantom_dir / "index.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["gradable"] == "1"]
     files = (phantom_dir / row["cfp"] for row in rows if row["eye"] == eye)
-    return next(data for data in (path.read_bytes() for path in files) if clear_side(data) == eye)
+    return next(
+        data for data in (path.read_bytes() for path in files) if clear_side(data, spec) == eye
+    )
 
 
-def clear_side(data: bytes) -> str | None:
-    return guess_laterality(load_for_model(data, PreprocessSpec(size_px=96))[1].image_hwc).eye
+def clear_side(data: bytes, spec: PreprocessSpec) -> str | None:
+    return guess_laterality(load_for_model(data, spec)[1].image_hwc).eye
 
 
 def test_the_other_eyes_picture_is_a_warning_and_nothing_else(
     bundle: Bundle, phantom_dir: Path
 ) -> None:
-    right, left = phantom_picture(phantom_dir, "OD"), phantom_picture(phantom_dir, "OS")
-    screener = screener_of(bundle)
-    as_entered = screener.screen(Examination.both_eyes(right, left))
-    assert not any("eye" in warning for warning in as_entered.warnings)
-    swapped = screener.screen(Examination.both_eyes(left, right))
+    right, left = (
+        phantom_picture(bundle, phantom_dir, "OD"),
+        phantom_picture(bundle, phantom_dir, "OS"),
+    )
+    screener = Screener(bundle, FakeEngine())
+    as_entered = screener.screen(Examination.both(od=right, os=left))
+    assert not {f"OD: {OTHER_EYE}", f"OS: {OTHER_EYE}", SAME_SIDE} & set(as_entered.warnings)
+    swapped = screener.screen(Examination.both(od=left, os=right))
     for eye in ("OD", "OS"):
         assert f"{eye}: {OTHER_EYE}" in swapped.warnings
     assert [eye.eye for eye in swapped.eyes] == ["OD", "OS"]
@@ -454,10 +464,13 @@ def test_the_other_eyes_picture_is_a_warning_and_nothing_else(
 
 
 def test_two_pictures_of_one_side_are_a_warning(bundle: Bundle, phantom_dir: Path) -> None:
-    right, left = phantom_picture(phantom_dir, "OD"), phantom_picture(phantom_dir, "OS")
+    right, left = (
+        phantom_picture(bundle, phantom_dir, "OD"),
+        phantom_picture(bundle, phantom_dir, "OS"),
+    )
     mirrored = cv2.imdecode(np.frombuffer(left, np.uint8), cv2.IMREAD_COLOR)[:, ::-1]
     encoded = bytes(cv2.imencode(".png", np.ascontiguousarray(mirrored))[1])
-    result = screener_of(bundle).screen(Examination.both_eyes(right, encoded))
+    result = Screener(bundle, FakeEngine()).screen(Examination.both(od=right, os=encoded))
     assert SAME_SIDE in result.warnings
     assert f"OS: {OTHER_EYE}" in result.warnings
 
@@ -466,7 +479,7 @@ def test_pixels_per_degree_are_held_to_the_bundle(bundle: Bundle) -> None:
     def screened(**limits: float | None) -> ScreeningResult:
         protocol = replace(bundle.manifest.protocol, **limits)
         held = replace(bundle, manifest=replace(bundle.manifest, protocol=protocol))
-        return screener_of(held).screen(GOOD)
+        return Screener(held, FakeEngine()).screen(GOOD)
 
     refused = screened(min_pixels_per_degree=28.0)
     assert refused.disposition is Decision.UNGRADABLE
