@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from edge_runtime.errors import DataError, ImageError
 from edge_runtime.preprocess import PreprocessSpec, load_for_model
-from edge_runtime.quality import QualityLimits, assess_image
+from edge_runtime.quality import CaptureProtocol, QualityLimits, assess_image
 
 __all__ = ["GRADABLE", "GRADE", "Eye", "ImageStream", "read_eyes"]
 
@@ -87,6 +87,7 @@ class ImageStream:
         progress: Callable[[int, int], None] | None = None,
         *,
         limits: QualityLimits | None = None,
+        protocol: CaptureProtocol | None = None,
     ) -> None:
         """Prepare.
 
@@ -96,8 +97,10 @@ class ImageStream:
             progress: called with (images done, images in all).
             limits: of the camera's cheap gate, to refuse what never reaches the model; None
                 leaves the gate out.
+            protocol: of the bundle, for the gate's pixels per degree; None leaves those out.
         """
         self._eyes, self._spec, self._progress, self._limits = eyes, spec, progress, limits
+        self._protocol = protocol
         self.hashes: list[str] = []
         self.used: list[Eye] = []
         self.refused: list[tuple[Eye, str]] = []
@@ -133,7 +136,7 @@ class ImageStream:
             _LOG.debug("row %d is not used: %s", eye.row_number, error)
             return None
         if self._limits is not None:
-            report = assess_image(decoded, prepared, self._limits)
+            report = assess_image(decoded, prepared, self._limits, protocol=self._protocol)
             if not report.gradable:
                 self.refused.append((eye, f"quality gate: {', '.join(report.reasons)}"))
                 return None

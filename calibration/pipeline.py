@@ -192,7 +192,13 @@ def _judge_files(
 ) -> _Judged:
     """Score, calibrate and gate one INT8 model on the val eyes."""
     manifest = bundle.manifest
-    stream = ImageStream(val, manifest.preprocess_spec(), progress, limits=manifest.quality())
+    stream = ImageStream(
+        val,
+        manifest.preprocess_spec(),
+        progress,
+        limits=manifest.quality(),
+        protocol=manifest.protocol,
+    )
     scores = score_models({"fp32": bundle.model_bytes("fp32"), "int8": files.cpu}, stream)
     outputs = [
         calibrate_output(output, config)

@@ -180,7 +180,12 @@ def _load_pictures(bundle: Bundle, folder: Path | None) -> tuple[list[Picture], 
         except ImageError as error:
             refused.append(NotCompared(name=name, reason=str(error)))
             continue
-        report = assess_image(decoded, prepared, bundle.manifest.quality())
+        report = assess_image(
+            decoded,
+            prepared,
+            bundle.manifest.quality(),
+            protocol=bundle.manifest.protocol,
+        )
         if report.gradable:
             loaded.append(Picture(name=name, image_hwc=prepared.image_hwc))
         else:

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from edge_runtime.decision import eye_disposition, rests_on_shared_file
+from edge_runtime.laterality import SAME_SIDE, look_alike
 from edge_runtime.result import Decision, EyeResult, FieldResult
 
-__all__ = ["SAME_FIELD", "SAME_IMAGE", "join_eyes", "shared_image_warnings"]
+__all__ = ["SAME_FIELD", "SAME_IMAGE", "join_eyes", "pair_warnings"]
 
 SAME_IMAGE = "same image given for two eyes"
 SAME_FIELD = "same image given for two fields of an eye"
@@ -37,8 +38,25 @@ def join_eyes(
     )
 
 
-def shared_image_warnings(fields: Mapping[str, Sequence[FieldResult]]) -> list[str]:
-    """Say that a file was given twice, also where nothing had to be taken back."""
+def pair_warnings(fields: Mapping[str, Sequence[FieldResult]]) -> list[str]:
+    """Say that a file was given twice, also where nothing had to be taken back.
+
+    Of different files: that the two eyes clearly show the optic disc on the same side.
+    """
+    shared = _shared_image_warnings(fields)
+    if shared:
+        return shared
+    sides = {eye: _disc_side(found) for eye, found in fields.items()}
+    return [SAME_SIDE] if look_alike(sides) else []
+
+
+def _disc_side(fields: Sequence[FieldResult]) -> float | None:
+    """The clearest of an eye's pictures; one that is centred on the disc says nothing."""
+    sides = [one.quality.measures.get("disc_side") for one in fields]
+    return max((side for side in sides if side is not None), key=abs, default=None)
+
+
+def _shared_image_warnings(fields: Mapping[str, Sequence[FieldResult]]) -> list[str]:
     pairs = {
         _reason(eye, one, fields)
         for eye, found in fields.items()

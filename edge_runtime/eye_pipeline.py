@@ -26,6 +26,7 @@ from edge_runtime.errors import (
 )
 from edge_runtime.examination import EyeImage
 from edge_runtime.image import DecodeLimits
+from edge_runtime.laterality import guess_laterality
 from edge_runtime.loading import LoadedPicture, PictureLoader
 from edge_runtime.manifest import LabelSpec, Manifest
 from edge_runtime.result import Evidence, EyeQuality, FieldResult, LabelResult
@@ -175,7 +176,12 @@ class EyePipeline:
         preprocessed, report = picture.preprocessed, picture.report
         draft.warnings = (*picture.decoded.warnings, *preprocessed.warnings)
         draft.warnings += _check_laterality(picture.decoded.laterality, eye.eye)
+        side = guess_laterality(preprocessed.image_hwc) if report.gradable else None
         draft.measures = dict(report.measures)
+        draft.warnings += report.warnings
+        if side is not None:
+            draft.measures["disc_side"] = side.disc_side
+            draft.warnings += side.warnings(eye.eye)
         if not report.gradable:
             draft.reasons.extend(report.reasons or ("quality gate",))
             return

@@ -36,6 +36,8 @@ _MIN_KEPT = 0.6  # share of the edge points that must lie within the tolerance
 _MIN_RADIUS, _MAX_RADIUS = 0.1, 1.5  # of the frame's short and long side
 _MAX_OUTSIDE = 0.1  # share of the cells well outside the circle that may be bright
 _OUTSIDE = 1.06  # radii: where 'well outside' begins
+_RING_CONTRAST = 0.5  # between the lit shares of a ring around the field and of the gap inside it
+_RAYS = np.linspace(0.8, 1.0, 21)[:, None] * np.exp(2j * np.pi * np.arange(96) / 96)  # radii
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,9 +101,11 @@ def find_field_of_view(
     grid = _make_grid(image_hwc, max(_cell_size(max(full_size_px)) // reduction, 1))
     if grid is None:
         return None
-    points = _edge_points(grid)
-    circle = None if points is None else _fit_circle(points)
-    if circle is None or not _is_plausible(circle, grid):
+    circle = _find_circle(grid)
+    gap = None if circle is None else _gap_inside(circle, grid)
+    if circle is not None and gap is not None:
+        circle = _find_circle(_without_outside(grid, circle, gap))
+    if circle is None:
         return None
     cell = grid.cell_px
     radius = (circle.radius - _EDGE_BIAS_CELLS) * cell
@@ -150,6 +154,37 @@ def _background_level(level: npt.NDArray[np.float32]) -> float:
                for cols in (slice(b), slice(-b, None))]  # fmt: skip
     mean = float(np.mean(corners))
     return mean if mean <= _DARK_BACKGROUND else float(min(corners))
+
+
+def _find_circle(grid: _Grid) -> _Circle | None:
+    """The circle through the field's edge; None without one that fits the frame."""
+    points = _edge_points(grid)
+    circle = None if points is None else _fit_circle(points)
+    return circle if circle is not None and _is_plausible(circle, grid) else None
+
+
+def _gap_inside(circle: _Circle, grid: _Grid) -> float | None:
+    """Radius in cells of a dark gap inside a lit circle: a ring drawn around the field.
+
+    A field cut by bars is dark there, too, but no circle outside it is lit all round.
+    """
+    height, width = grid.level.shape
+    x = np.floor(circle.x + circle.radius * _RAYS.real).astype(int)
+    y = np.floor(circle.y + circle.radius * _RAYS.imag).astype(int)
+    seen = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    lit = (grid.level[y.clip(0, height - 1), x.clip(0, width - 1)] > grid.threshold) & seen
+    share = lit.sum(1) / np.maximum(seen.sum(1), 1)
+    gap = int(share.argmin())
+    is_ring = gap < len(share) - 1 and share[gap:].max() - share[gap] > _RING_CONTRAST
+    return float(abs(_RAYS[gap, 0]) * circle.radius) if is_ring else None
+
+
+def _without_outside(grid: _Grid, circle: _Circle, radius: float) -> _Grid:
+    """The grid with black beyond a distance from the circle's centre."""
+    rows, columns = grid.level.shape
+    y, x = np.ogrid[:rows, :columns]
+    inside = (x + 0.5 - circle.x) ** 2 + (y + 0.5 - circle.y) ** 2 < radius**2
+    return grid._replace(level=np.where(inside, grid.level, np.float32(0)))
 
 
 def _edge_points(grid: _Grid) -> _Points | None:

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from edge_runtime.image import DecodedImage, DecodeLimits
+from edge_runtime.manifest import Protocol as CaptureProtocol
 from edge_runtime.preprocess import Preprocessed, PreprocessSpec, load_for_model
 from edge_runtime.quality import QualityLimits, QualityReport, assess_image
 
@@ -33,11 +34,13 @@ class LoadSettings:
     Attributes:
         spec: the preprocessing of the model.
         quality: where the quality gate refuses.
+        protocol: the capture protocol, for the pixels that a degree needs.
         decode: what is refused before decoding.
     """
 
     spec: PreprocessSpec
     quality: QualityLimits
+    protocol: CaptureProtocol
     decode: DecodeLimits = field(default_factory=DecodeLimits)
 
 
@@ -143,7 +146,7 @@ def load_picture(
             data, settings.spec, limits=settings.decode, sha256=sha256
         )
     with clock.stage("quality"):
-        report = assess_image(decoded, preprocessed, settings.quality)
+        report = assess_image(decoded, preprocessed, settings.quality, protocol=settings.protocol)
     return LoadedPicture(decoded=_without_pixels(decoded), preprocessed=preprocessed, report=report)
 
 

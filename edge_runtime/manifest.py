@@ -49,7 +49,7 @@ __all__ = [
     "Protocol",
 ]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 SYNTHETIC_WARNING = "trained on synthetic eyes only; the answer says nothing about a real eye"
 FLOAT_FILES = ("MODEL_CARD.md", "golden.npz", "model.fp32.onnx")
 INT8_FILES = ("model.int8-cpu.onnx", "model.int8.onnx")
@@ -58,20 +58,36 @@ OPTIONAL_INT8_FILES = ("model.int8fp16.onnx",)
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """How the pictures must be taken: fields per eye, field in degrees, camera families."""
+    """How the pictures must be taken.
+
+    Attributes:
+        fields_per_eye: photographs an eye.
+        field_degrees: diameter of the field of view.
+        cameras: families of cameras.
+        min_pixels_per_degree: of the file; a picture with fewer is ungradable. None: any.
+        warn_pixels_per_degree: a picture with fewer carries a warning. None: none does.
+    """
 
     fields_per_eye: int
     field_degrees: float
     cameras: tuple[str, ...]
+    min_pixels_per_degree: float | None
+    warn_pixels_per_degree: float | None
 
     def __post_init__(self) -> None:
-        """Refuse a count of fields but 1 or 2, an impossible angle, a missing camera list."""
+        """Refuse impossible counts, angles and densities, and a missing camera list."""
         require(self.fields_per_eye in (1, 2), "fields_per_eye", self.fields_per_eye, "1 or 2")
         require(0.0 < self.field_degrees <= 200.0, "field_degrees", self.field_degrees, "in 0..200")
         require(len(self.cameras) > 0, "cameras", self.cameras, "at least one camera family")
         for camera in self.cameras:
             require_text("cameras", camera)
         require_unique("cameras", self.cameras)
+        least, enough = self.min_pixels_per_degree, self.warn_pixels_per_degree
+        for name, value in (("min", least), ("warn", enough)):
+            allowed = value is None or 0.0 < value <= 1000.0
+            require(allowed, f"{name}_pixels_per_degree", value, "null or in 0..1000")
+        if least is not None and enough is not None:
+            require(enough >= least, "warn_pixels_per_degree", enough, f"at least {least:g}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,10 @@ def needed_models(engine: str, precision: str, provider: str) -> tuple[str, ...]
 
 def load_settings(bundle: Bundle) -> LoadSettings:
     """Return what the bundle says about making its model's input."""
-    return LoadSettings(spec=bundle.manifest.preprocess_spec(), quality=bundle.manifest.quality())
+    manifest = bundle.manifest
+    return LoadSettings(
+        spec=manifest.preprocess_spec(), quality=manifest.quality(), protocol=manifest.protocol
+    )
 
 
 def open_loader(bundle: Bundle, isolation: IsolationLimits | None) -> PictureLoader:

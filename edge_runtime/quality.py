@@ -1,34 +1,32 @@
 """Judge from cheap statistics whether a picture can be a gradable colour fundus photograph.
 
 This gate is deliberately permissive: it refuses what no model should be asked about (no
-colour, blank, black, burnt out, without any detail, hardly any field in the frame). The
-fine judgement is the model's gradability head; `edge_runtime.eye_pipeline` combines both.
-All statistics are taken on one small canonical square, so they do not depend on the
-model's input size, and inside the field only.
+colour of a fundus, blank, black, burnt out, without any detail, damaged, hardly any field in
+the frame, too few pixels a degree). The fine judgement is the model's gradability head;
+`edge_runtime.eye_pipeline` combines both. `edge_runtime.field_measures` takes the statistics.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from functools import lru_cache
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.errors import BundleFormatError, ConfigError
+from edge_runtime.field_measures import measure_field
 from edge_runtime.fov import FieldOfView
 
-__all__ = ["FieldSquare", "FramedImage", "QualityLimits", "QualityReport", "assess_image"]
-
-_CANONICAL_PX = 96
-_FIELD_FRACTION = 0.9  # of the half side: clear of the rim's vignette and of the mask's edge
-_BURNT_LEVEL = 250  # of the green channel, which saturates last in a fundus
-_BLACK_LEVEL = 12  # of luma: camera black plus JPEG noise
-_DETAIL_SIGMA_PX = 2.0  # of the canonical square: vessels are narrower, shading is wider
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+__all__ = [
+    "CaptureProtocol",
+    "FieldSquare",
+    "FramedImage",
+    "QualityLimits",
+    "QualityReport",
+    "assess_image",
+]
 
 
 class FramedImage(Protocol):
@@ -37,6 +35,10 @@ class FramedImage(Protocol):
     @property
     def image_hwc(self) -> npt.NDArray[np.uint8]:
         """(H, W, 3) uint8 RGB."""
+
+    @property
+    def reduction(self) -> int:
+        """The k of a decode at 1/k."""
 
 
 class FieldSquare(Protocol):
@@ -51,6 +53,22 @@ class FieldSquare(Protocol):
         """The circle in pixels of the decoded image."""
 
 
+class CaptureProtocol(Protocol):
+    """What is used of `edge_runtime.manifest.Protocol`."""
+
+    @property
+    def field_degrees(self) -> float:
+        """Diameter of the field of view."""
+
+    @property
+    def min_pixels_per_degree(self) -> float | None:
+        """Fewer are refused; None: any number is accepted."""
+
+    @property
+    def warn_pixels_per_degree(self) -> float | None:
+        """Fewer are accepted with a warning; None: never."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class QualityLimits:
     """Where the gate refuses; stored in the bundle.
@@ -58,11 +76,20 @@ class QualityLimits:
     Attributes:
         min_colour: least mean of (max - min) / max over R, G, B; 0 is grey.
         min_red_excess: least (mean R - mean B) / mean luma of the field.
+        min_warm_share: least share of the lit field with red >= green >= blue.
+        min_hue_spread: least spread of hue: a tinted grey picture has none.
+        max_hue_spread: largest spread of hue: scenes and screens have many colours.
+        max_edge_contrast: largest 95th percentile of the gradient of log luma.
+        max_roughness: largest mean of that gradient.
         min_luma: least median luma of the field, 0 to 255.
         max_black: largest share of the field that is black.
         max_burnt: largest share of the field whose green is saturated.
         min_detail: least contrast finer than shading, relative to brightness.
         max_detail: largest such contrast; beyond it the picture is noise or text.
+        max_shadow: largest share of the field below 0.4 of its median luma.
+        max_glare: largest share of the field above 1.8 times its median luma.
+        max_flat: largest share of the field without even noise: overwritten or lost data.
+        max_step: largest share of a row that steps the same way: shifted blocks, a lid's edge.
         max_centre_offset: largest distance of circle centre and frame centre, in radii.
         min_visible: least share of the circle's bounding box inside the frame.
         min_field_share: least field diameter over the frame's short side.
@@ -70,11 +97,20 @@ class QualityLimits:
 
     min_colour: float = 0.1
     min_red_excess: float = 0.1
+    min_warm_share: float = 0.55
+    min_hue_spread: float = 0.01
+    max_hue_spread: float = 0.23
+    max_edge_contrast: float = 0.22
+    max_roughness: float = 0.075
     min_luma: float = 20
     max_black: float = 0.5
     max_burnt: float = 0.25
     min_detail: float = 0.005
     max_detail: float = 0.5
+    max_shadow: float = 0.4
+    max_glare: float = 0.25
+    max_flat: float = 0.1
+    max_step: float = 0.92
     max_centre_offset: float = 0.25
     min_visible: float = 0.5
     min_field_share: float = 0.4
@@ -119,17 +155,23 @@ class QualityReport:
     Attributes:
         gradable: no reason was found against it.
         reasons: of "not a colour fundus photograph", "dark", "overexposed", "blur",
-            "off-centre", "small field".
+            "artefact", "off-centre", "small field", "too few pixels per degree".
         measures: every statistic by name, for the record.
+        warnings: what an operator should know of a picture that is accepted.
     """
 
     gradable: bool
     reasons: tuple[str, ...]
     measures: dict[str, float]
+    warnings: tuple[str, ...] = ()
 
 
 def assess_image(
-    decoded: FramedImage, preprocessed: FieldSquare, limits: QualityLimits
+    decoded: FramedImage,
+    preprocessed: FieldSquare,
+    limits: QualityLimits,
+    *,
+    protocol: CaptureProtocol | None = None,
 ) -> QualityReport:
     """Measure one image and compare with the limits.
 
@@ -137,14 +179,40 @@ def assess_image(
         decoded: the image as decoded, for the field's place in the frame.
         preprocessed: the model's input of the same image.
         limits: of the bundle.
+        protocol: of the bundle; None where the field's angle is not known, and pixels per
+            degree can neither be measured nor be judged.
 
     Returns:
         Whether the model may be asked, with every reason against it.
     """
-    measures = _field_measures(preprocessed.image_hwc)
-    measures |= _frame_measures(preprocessed.field_of_view, decoded.image_hwc.shape[:2])
+    view = preprocessed.field_of_view
+    measures = measure_field(preprocessed.image_hwc)
+    measures |= _frame_measures(view, decoded.image_hwc.shape[:2])
     reasons = _reasons(measures, limits)
-    return QualityReport(gradable=not reasons, reasons=reasons, measures=measures)
+    warnings: tuple[str, ...] = ()
+    if protocol is not None:
+        density = 2 * view.radius_px * decoded.reduction / protocol.field_degrees
+        measures["pixels_per_degree"] = density
+        reason, warnings = _judge_density(density, protocol)
+        reasons += reason
+    return QualityReport(
+        gradable=not reasons, reasons=reasons, measures=measures, warnings=warnings
+    )
+
+
+def _judge_density(
+    density: float, protocol: CaptureProtocol
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Reasons and warnings; the lower limit is a reason, so it needs no warning beside it."""
+    least, enough = protocol.min_pixels_per_degree, protocol.warn_pixels_per_degree
+    if least is not None and density < least:
+        return ("too few pixels per degree",), ()
+    if enough is not None and density < enough:
+        return (), (
+            f"{density:.1f} pixels per degree; the bundle recommends at least {enough:g}: small "
+            "lesions may be lost",
+        )
+    return (), ()
 
 
 def _reasons(measures: Mapping[str, float], limits: QualityLimits) -> tuple[str, ...]:
@@ -157,57 +225,27 @@ def _reasons(measures: Mapping[str, float], limits: QualityLimits) -> tuple[str,
         and (
             m["colour"] < limits.min_colour
             or m["red_excess"] < limits.min_red_excess
+            or m["warm_share"] < limits.min_warm_share
             or m["detail"] > limits.max_detail
+            or m["edge_contrast"] > limits.max_edge_contrast
+            or m["roughness"] > limits.max_roughness
+            or not limits.min_hue_spread <= m["hue_spread"] <= limits.max_hue_spread
         ),
         "dark": dark,
         "overexposed": m["burnt_share"] > limits.max_burnt,
         "blur": m["detail"] < limits.min_detail,
+        "artefact": not dark
+        and (
+            m["shadow_share"] > limits.max_shadow
+            or m["glare_share"] > limits.max_glare
+            or m["flat_share"] > limits.max_flat
+            or m["step_share"] > limits.max_step
+        ),
         "off-centre": m["centre_offset"] > limits.max_centre_offset
         or m["visible_share"] < limits.min_visible,
         "small field": m["field_share"] < limits.min_field_share,
     }
     return tuple(word for word, applies in found.items() if applies)
-
-
-def _field_measures(image_hwc: npt.NDArray[np.uint8]) -> dict[str, float]:
-    """Colour, brightness and detail inside the field."""
-    side = (_CANONICAL_PX, _CANONICAL_PX)
-    small = image_hwc
-    if image_hwc.shape[:2] != side:
-        small = np.asarray(cv2.resize(image_hwc, side, interpolation=cv2.INTER_AREA), np.uint8)
-    inside = _field(_CANONICAL_PX)
-    rgb = small[inside].astype(np.float32)
-    luma = rgb @ np.array(_LUMA, np.float32)
-    brightness = max(float(luma.mean()), 1.0)
-    spread = rgb.max(1) - rgb.min(1)
-    red, _, blue = (float(v) for v in rgb.mean(0))
-    return {
-        "colour": float(spread.mean() / max(float(rgb.max(1).mean()), 1.0)),
-        "red_excess": (red - blue) / brightness,
-        "luma": float(np.median(luma)),
-        "black_share": float((luma < _BLACK_LEVEL).mean()),
-        "burnt_share": float((rgb[:, 1] >= _BURNT_LEVEL).mean()),
-        "detail": _detail(small, inside) / brightness,
-    }
-
-
-def _detail(small: npt.NDArray[np.uint8], inside: npt.NDArray[np.bool_]) -> float:
-    """Standard deviation of luma around its Gaussian mean, in grey levels.
-
-    Only lit pixels away from unlit ones count, and the mean is normalised by the same
-    Gaussian of them (normalised convolution; Knutsson and Westin, 1993): neither the black
-    surround nor the straight edge of a cut field is detail.
-    """
-    luma = small.astype(np.float32) @ np.array(_LUMA, np.float32)
-    lit = (inside & (luma >= _BLACK_LEVEL)).astype(np.uint8)
-    lit = np.asarray(cv2.erode(lit, np.ones((3, 3), np.uint8)), np.uint8)
-    chosen = lit.astype(bool)
-    if not chosen.any():
-        return 0.0
-    weight = lit.astype(np.float32)
-    blurred = cv2.GaussianBlur(luma * weight, (0, 0), _DETAIL_SIGMA_PX)
-    covered = cv2.GaussianBlur(weight, (0, 0), _DETAIL_SIGMA_PX)
-    return float((luma[chosen] - blurred[chosen] / covered[chosen]).std())
 
 
 def _frame_measures(view: FieldOfView, shape_hw: tuple[int, ...]) -> dict[str, float]:
@@ -219,12 +257,3 @@ def _frame_measures(view: FieldOfView, shape_hw: tuple[int, ...]) -> dict[str, f
         "visible_share": 1 - view.clipped_fraction,
         "field_share": 2 * view.radius_px / min(height, width),
     }
-
-
-@lru_cache(maxsize=2)
-def _field(side_px: int) -> npt.NDArray[np.bool_]:
-    """(S, S) bool: inside `_FIELD_FRACTION` of the half side."""
-    offset = 2 * np.arange(side_px) + 1 - side_px
-    mask = offset[:, None] ** 2 + offset**2 <= (_FIELD_FRACTION * side_px) ** 2
-    mask.setflags(write=False)
-    return np.asarray(mask, np.bool_)

@@ -10,7 +10,7 @@ from edge_runtime.bundle import Bundle
 from edge_runtime.doctor import DoctorReport
 from edge_runtime.engines import EngineFacts
 from edge_runtime.engines.trt_survey import TrtSurvey
-from edge_runtime.manifest import SYNTHETIC_WARNING, LabelSpec
+from edge_runtime.manifest import SYNTHETIC_WARNING, LabelSpec, Protocol
 from edge_runtime.result import NOTICE
 from edge_runtime.result_words import printable
 from edge_runtime.verify import VerificationReport
@@ -35,6 +35,7 @@ def bundle_text(bundle: Bundle) -> str:
         f"signature  {signed if bundle.key_id else 'NOT CHECKED (--allow-unsigned)'}",
         f"protocol   {protocol.fields_per_eye} field(s) an eye, {protocol.field_degrees:g} degrees"
         + ("; operating points are set on one" if protocol.fields_per_eye > 1 else ""),
+        f"pixels     {_density_text(protocol)}",
         f"cameras    {', '.join(protocol.cameras)}",
         f"input      {manifest.preprocess_spec().size_px} px, "
         f"preprocessing {manifest.preprocessing_sha256[:16]}",
@@ -42,6 +43,15 @@ def bundle_text(bundle: Bundle) -> str:
         _int8_line(bundle),
     ]
     return "\n".join([*(printable(line) for line in lines), NOTICE])
+
+
+def _density_text(protocol: Protocol) -> str:
+    least, enough = protocol.min_pixels_per_degree, protocol.warn_pixels_per_degree
+    return (
+        ("any number per degree" if least is None else f"at least {least:g} per degree")
+        + "; "
+        + ("no warning" if enough is None else f"a warning below {enough:g}")
+    )
 
 
 def _synthetic_lines(is_synthetic: bool) -> list[str]:

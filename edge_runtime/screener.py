@@ -30,7 +30,7 @@ from edge_runtime.decision import patient_disposition
 from edge_runtime.engines import Engine, open_engine
 from edge_runtime.errors import BundleFormatError, ConfigError
 from edge_runtime.examination import Examination, EyeImage
-from edge_runtime.eye_joining import SAME_FIELD, SAME_IMAGE, join_eyes, shared_image_warnings
+from edge_runtime.eye_joining import SAME_FIELD, SAME_IMAGE, join_eyes, pair_warnings
 from edge_runtime.eye_pipeline import EyePipeline, StageClock
 from edge_runtime.loading import InProcessLoader, PictureLoader
 from edge_runtime.opencv_floor import require_opencv
@@ -329,7 +329,7 @@ class Screener:
                 warnings.extend(f"{name}: {text}" for text in texts)
             if len(images) > self._fields_per_eye:
                 warnings.append(f"{eye}: {MORE_FIELDS.format(number=self._fields_per_eye)}")
-        warnings.extend(shared_image_warnings(fields))
+        warnings.extend(pair_warnings(fields))
         return self._joined(examination, fields, warnings)
 
     def _unforeseen(self, examination: Examination, error: Exception) -> ScreeningResult:

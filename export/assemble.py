@@ -32,6 +32,10 @@ __all__ = ["INTENDED_USE", "Assembled", "ExportConfig", "assemble_bundle"]
 
 INTENDED_USE = "research use only; not a medical device"
 _PHANTOM_CAMERAS = ("synthetic phantom",)
+# Below and above which a 45 degree camera counts as coarse: ISO 10940's resolving power needs
+# 28 at least. Phantoms are drawn as small as the geometry accepts; so are their limits.
+_PIXELS_PER_DEGREE = (28.0, 35.0)
+_PHANTOM_PIXELS_PER_DEGREE = (1.0, None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +49,9 @@ class ExportConfig:
         fields_per_eye: photographs an eye, 1 or 2. Operating points are set on single pictures;
             with two, either of which can refer, sensitivity rises and specificity falls.
         field_degrees: field of view of a photograph.
+        min_pixels_per_degree: a picture with fewer is ungradable. When neither this nor the
+            next is given, both are those of cameras, or for phantom data those of phantoms.
+        warn_pixels_per_degree: a picture with fewer carries a warning.
         num_golden: golden pictures, at least 2.
         atol_probability_fp32: how far a machine's FP32 probability may be off. Kernels sum in
             different orders; logits of a few units then differ by less than 1e-4.
@@ -58,6 +65,8 @@ class ExportConfig:
     cameras: tuple[str, ...] = ()
     fields_per_eye: int = 1
     field_degrees: float = 45.0
+    min_pixels_per_degree: float | None = None
+    warn_pixels_per_degree: float | None = None
     num_golden: int = 8
     atol_probability_fp32: float = 1e-3
     atol_probability_int8: float = 0.03
@@ -111,7 +120,14 @@ def assemble_bundle(
         index.split("val"), student.label_names, num_images=config.num_golden
     )
     limits = QualityLimits()
-    golden = make_golden(visits, spec, model_bytes, num_images=config.num_golden, limits=limits)
+    golden = make_golden(
+        visits,
+        spec,
+        model_bytes,
+        num_images=config.num_golden,
+        limits=limits,
+        protocol=protocol,
+    )
     probes = np.concatenate([probe_images(spec.size_px), golden.image_nhwc])
     parity = check_parity(student, model_bytes, probes)
     manifest = Manifest(
@@ -159,10 +175,15 @@ def _protocol(config: ExportConfig, origin: DataOrigin) -> Protocol:
             "no camera is named and the data set is not declared synthetic; name every camera "
             "family the model may be used with (--camera)"
         )
+    least, enough = config.min_pixels_per_degree, config.warn_pixels_per_degree
+    if least is None and enough is None:
+        least, enough = _PHANTOM_PIXELS_PER_DEGREE if origin.synthetic else _PIXELS_PER_DEGREE
     return Protocol(
         fields_per_eye=config.fields_per_eye,
         field_degrees=config.field_degrees,
         cameras=cameras or _PHANTOM_CAMERAS,
+        min_pixels_per_degree=least,
+        warn_pixels_per_degree=enough,
     )
 
 

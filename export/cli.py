@@ -39,6 +39,16 @@ _NOTICE = "research use only; not a medical device"
     show_default=True,
     help="Photographs of an eye that its decision needs. Operating points stay those of one.",
 )
+@click.option(
+    "--min-pixels-per-degree",
+    type=click.FloatRange(0, 1000, min_open=True),
+    help="Fewer are ungradable. With neither limit: 28 and 35; for phantom data 1 and none.",
+)
+@click.option(
+    "--warn-pixels-per-degree",
+    type=click.FloatRange(0, 1000, min_open=True),
+    help="Fewer are answered with a warning.",
+)
 @click.option("--num-golden", type=click.IntRange(2, 256), default=8, show_default=True)
 @click.option(
     "--max-size-mib",
@@ -57,6 +67,8 @@ def export(
     cameras: tuple[str, ...],
     field_degrees: float,
     fields_per_eye: int,
+    min_pixels_per_degree: float | None,
+    warn_pixels_per_degree: float | None,
     num_golden: int,
     max_size_mib: float,
     as_json: bool,
@@ -79,6 +91,8 @@ def export(
         cameras=cameras,
         field_degrees=field_degrees,
         fields_per_eye=fields_per_eye,
+        min_pixels_per_degree=min_pixels_per_degree,
+        warn_pixels_per_degree=warn_pixels_per_degree,
         num_golden=num_golden,
         max_size_mib=max_size_mib,
     )

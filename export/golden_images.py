@@ -6,6 +6,7 @@ One more picture travels as an encoded file. It is gradable, because a machine i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import ceil
 
 import cv2
 import numpy as np
@@ -16,12 +17,13 @@ from edge_runtime.errors import DataError, ImageError
 from edge_runtime.golden import GoldenVectors
 from edge_runtime.image import decode_image
 from edge_runtime.preprocess import PreprocessSpec, load_for_model
-from edge_runtime.quality import QualityLimits, assess_image
+from edge_runtime.quality import CaptureProtocol, QualityLimits, assess_image
 from train.data.index import EyeVisit
 from train.teacher import GRADABLE
 
 __all__ = ["make_golden", "order_golden_visits"]
 
+_FRAME_OVER_FIELD = 1.2  # a field smaller than that in its frame is left to the next picture
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 
 
@@ -56,6 +58,7 @@ def make_golden(
     *,
     num_images: int,
     limits: QualityLimits,
+    protocol: CaptureProtocol | None = None,
 ) -> GoldenVectors:
     """Golden inputs and the FP32 model's outputs on this machine.
 
@@ -65,12 +68,13 @@ def make_golden(
         model_bytes: the FP32 model.
         num_images: G wanted; fewer when the split has fewer.
         limits: of the quality gate; the encoded picture has to pass it.
+        protocol: of the bundle, for the gate's pixels per degree; None leaves those out.
 
     Raises:
         DataError: no picture can be used, or none may be the encoded one.
     """
     images = _prepared_images(visits, spec, num_images)
-    encoded, encoded_image_hwc = _encoded_picture(visits, spec, limits)
+    encoded, encoded_image_hwc = _encoded_picture(visits, spec, limits, protocol)
     scores = score_models({"fp32": model_bytes}, images)["fp32"]
     return GoldenVectors(
         image_nhwc=np.stack(images),
@@ -99,7 +103,10 @@ def _prepared_images(
 
 
 def _encoded_picture(
-    visits: Sequence[EyeVisit], spec: PreprocessSpec, limits: QualityLimits
+    visits: Sequence[EyeVisit],
+    spec: PreprocessSpec,
+    limits: QualityLimits,
+    protocol: CaptureProtocol | None,
 ) -> tuple[bytes, NDArray[np.uint8]]:
     """PNG and preprocessed square of the first picture that a camera would be right to screen.
 
@@ -111,11 +118,11 @@ def _encoded_picture(
         if visit.labels.get(GRADABLE) != 1.0:
             continue
         try:
-            encoded = _as_png(visit.files["cfp"].read_bytes(), spec)
+            encoded = _as_png(visit.files["cfp"].read_bytes(), spec, _least_field_px(protocol))
             decoded, prepared = load_for_model(encoded, spec)
         except ImageError:
             continue
-        if assess_image(decoded, prepared, limits).gradable:
+        if assess_image(decoded, prepared, limits, protocol=protocol).gradable:
             return encoded, prepared.image_hwc
     raise DataError(
         f"none of the {len(visits)} photographs in 'val' is labelled gradable and passes the "
@@ -123,14 +130,21 @@ def _encoded_picture(
     )
 
 
-def _as_png(data: bytes, spec: PreprocessSpec) -> bytes:
+def _least_field_px(protocol: CaptureProtocol | None) -> int:
+    """Pixels across the frame at which a field that nearly fills it has enough per degree."""
+    if protocol is None or protocol.min_pixels_per_degree is None:
+        return 0
+    return ceil(_FRAME_OVER_FIELD * protocol.min_pixels_per_degree * protocol.field_degrees)
+
+
+def _as_png(data: bytes, spec: PreprocessSpec, least_px: int) -> bytes:
     """The file itself if it is a PNG, or its pixels as a PNG, reduced if it is large.
 
     PNG is lossless, so that a machine's decoder is either right or wrong. What is left must
-    be wide enough for the model and for the smallest field that is accepted.
+    be wide enough for the model, for the smallest field that is accepted and for `least_px`.
     """
     if data.startswith(_PNG_MAGIC):
         return data
-    decoded = decode_image(data, target_px=max(4 * spec.size_px, 8 * spec.min_radius_px))
+    decoded = decode_image(data, target_px=max(4 * spec.size_px, 8 * spec.min_radius_px, least_px))
     encoded = cv2.imencode(".png", np.ascontiguousarray(decoded.image_hwc[..., ::-1]))[1]
     return encoded.tobytes()

@@ -34,7 +34,9 @@ def _lines(manifest: Manifest) -> Iterator[str]:
     yield f"Labels: {', '.join(manifest.label_names)}; and {manifest.gradability.name}."
     yield (
         f"Pictures: {protocol.fields_per_eye} field(s) an eye of {protocol.field_degrees:g} "
-        f"degrees; cameras: {', '.join(protocol.cameras)}."
+        f"degrees; cameras: {', '.join(protocol.cameras)}; pixels per degree: "
+        f"{_limit('at least', protocol.min_pixels_per_degree)}, "
+        f"{_limit('a warning below', protocol.warn_pixels_per_degree)}."
     )
     if protocol.fields_per_eye > 1:
         yield (
@@ -75,3 +77,7 @@ def _agreement(metrics: Mapping[str, Any], *, synthetic: bool) -> Iterator[str]:
     for name, value in values.items():
         yield f"| {name.replace('_', ' ')} | {value:.4f} |"
     yield ""
+
+
+def _limit(words: str, value: float | None) -> str:
+    return f"no limit for '{words}'" if value is None else f"{words} {value:g}"

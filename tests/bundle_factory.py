@@ -110,7 +110,13 @@ def tiny_manifest(
         intended_use="research use only; not a medical device",
         labels=tuple(_label(name, threshold, calibrated) for name in labels),
         gradability=_label("gradable", gradability_threshold, calibrated),
-        protocol=Protocol(fields_per_eye=1, field_degrees=45.0, cameras=("phantom",)),
+        protocol=Protocol(
+            fields_per_eye=1,
+            field_degrees=45.0,
+            cameras=("phantom",),
+            min_pixels_per_degree=1.0,
+            warn_pixels_per_degree=None,
+        ),
         preprocessing=spec.to_dict(),
         preprocessing_sha256=spec.sha256(),
         quality_limits=QualityLimits().to_dict(),
@@ -159,7 +165,9 @@ def fundus_png(*, side_px: int = 128, seed: int = 0) -> bytes:
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:side_px, :side_px] - (side_px - 1) / 2
     base = np.array([170.0, 90.0, 40.0]) * (1.0 - 0.3 * (x**2 + y**2)[..., None] / side_px**2)
-    image = base + rng.normal(0.0, 12.0, (side_px, side_px, 1))
+    coarse = rng.normal(0.0, 12.0, (side_px // 4, side_px // 4, 3))  # hue varies, as in an eye
+    image = base + cv2.resize(coarse, (side_px, side_px), interpolation=cv2.INTER_LINEAR)
+    image += rng.normal(0.0, 2.0, image.shape)
     image[np.hypot(x, y) > 0.45 * side_px] = 0.0
     pixels = np.clip(image, 0, 255).astype(np.uint8)
     encoded, data = cv2.imencode(".png", pixels[..., ::-1])

@@ -25,8 +25,10 @@ def fundus(
     texture = cv2.remap(
         cells, u.astype(np.float32), v.astype(np.float32), cv2.INTER_CUBIC, borderMode=4
     )
-    cover = np.clip(radius - distance + 0.5, 0, 1) * shade * (1 + 0.12 * texture)
-    image = cover[..., None] * np.array([190.0, 95.0, 45.0])
+    cover = np.clip(radius - distance + 0.5, 0, 1) * shade
+    # Pigment and blood darken green most: a fundus is no grey picture in one tint.
+    pigment = 1 + texture[..., None] * np.array([0.08, 0.16, 0.1])
+    image = cover[..., None] * pigment * np.array([190.0, 95.0, 45.0])
     return np.asarray(np.clip(image, 0, 255).round(), np.uint8)
 
 

@@ -14,6 +14,7 @@ from edge_runtime.image import DecodeLimits
 from edge_runtime.isolation.child import versions
 from edge_runtime.isolation.wire import Frame, pack_head
 from edge_runtime.loading import LoadedPicture, LoadSettings, PictureLoader
+from edge_runtime.manifest import Protocol
 from edge_runtime.preprocess import PreprocessSpec
 from edge_runtime.quality import QualityLimits
 from edge_runtime.strict_json import canonical_json
@@ -21,6 +22,13 @@ from edge_runtime.strict_json import canonical_json
 SETTINGS = LoadSettings(
     spec=PreprocessSpec(size_px=80),
     quality=QualityLimits(),
+    protocol=Protocol(
+        fields_per_eye=1,
+        field_degrees=45.0,
+        cameras=("any",),
+        min_pixels_per_degree=None,
+        warn_pixels_per_degree=None,
+    ),
     decode=DecodeLimits(max_megapixels=40),
 )
 READY = Frame(number=0, text=canonical_json(versions()))

@@ -114,7 +114,9 @@ def test_what_a_child_does_makes_the_eye_ungradable_never_healthy(
 ) -> None:
     bundle = read_bundle(built.folder, trusted_keys=built.trusted_keys)
     settings = LoadSettings(
-        spec=bundle.manifest.preprocess_spec(), quality=bundle.manifest.quality()
+        spec=bundle.manifest.preprocess_spec(),
+        quality=bundle.manifest.quality(),
+        protocol=bundle.manifest.protocol,
     )
     loader = IsolatedLoader(settings, LIMITS, command=fake_child(behaviour))
     with Screener(bundle, open_engine(bundle), loader=loader) as screener:

@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from fundus_factory import centred_fundus, fundus, png_bytes
+from fundus_factory import centred_fundus, fundus, jpeg_bytes, png_bytes
+from wrong_input_factory import WRONG_INPUT, in_circle
 
-from edge_runtime.errors import BundleFormatError, ConfigError, ImageError
+from edge_runtime.errors import BundleFormatError, ConfigError, FieldOfViewError, ImageError
+from edge_runtime.manifest import Protocol
 from edge_runtime.preprocess import PreprocessSpec, load_for_model
 from edge_runtime.quality import QualityLimits, assess_image
 
@@ -65,7 +69,7 @@ def test_swapped_channels_are_refused():
 
 
 def test_uniform_disc_has_no_detail():
-    assert assess(disc((180, 80, 40))).reasons == ("blur",)
+    assert "blur" in assess(disc((180, 80, 40))).reasons
 
 
 def test_strong_blur_is_refused_and_light_blur_is_not():
@@ -123,6 +127,12 @@ def test_each_limit_decides():
         "min_red_excess": 5,
         "min_luma": 255,
         "max_detail": 0,
+        "min_warm_share": 1.1,
+        "min_hue_spread": 1,
+        "max_hue_spread": 0,
+        "max_edge_contrast": 0,
+        "max_roughness": 0,
+        "max_step": 0,
         "min_detail": 1,
         "min_visible": 1.1,
         "min_field_share": 2,
@@ -196,3 +206,97 @@ def test_phantom_photographs_are_accepted(phantom_dir):
     assert len(rows) >= 10
     found = verdicts([phantom_dir / row["cfp"] for row in rows])
     assert found.count("gradable") >= 0.95 * len(found)
+
+
+WRONG = [(name, framed) for name in WRONG_INPUT for framed in ("as it is", "in a circle")]
+
+
+@pytest.mark.parametrize(("name", "framed"), WRONG)
+def test_wrong_input_is_refused(name, framed):
+    image = WRONG_INPUT[name]()
+    try:
+        report = assess(in_circle(image) if framed == "in a circle" else image)
+    except FieldOfViewError:
+        return
+    assert not report.gradable
+    if name not in ("red", "red ramp", "white", "black"):
+        assert NOT_COLOUR in report.reasons
+
+
+@pytest.mark.parametrize("framed", [False, True])
+@pytest.mark.parametrize("name", ["china.jpg", "flower.jpg"])
+def test_photographs_of_other_things_are_refused(name, framed):
+    folder = Path(pytest.importorskip("sklearn").__file__).parent / "datasets" / "images"
+    photograph = cv2.imread(str(folder / name), cv2.IMREAD_COLOR)[..., ::-1]
+    found = []
+    for side in (200, 300, 427):
+        for top in range(0, 427 - side + 1, 40):
+            for left in range(0, 640 - side + 1, 40):
+                crop = np.ascontiguousarray(photograph[top : top + side, left : left + side])
+                try:
+                    found.append(assess(in_circle(crop) if framed else crop).gradable)
+                except ImageError:
+                    found.append(False)
+    assert len(found) > 80
+    assert np.mean(found) <= 0.02
+
+
+def with_eye_texture(image):
+    """The synthetic fundus with the fine grain that lets nothing look flat."""
+    grain = np.random.default_rng(4).normal(0, 2, image.shape)
+    return np.where(image > 0, np.clip(image + grain, 1, 255), 0).astype(np.uint8)
+
+
+def test_artefacts_are_named():
+    image = with_eye_texture(centred_fundus(480))
+    assert assess(image).gradable
+    y, x = np.mgrid[:480, :480]
+    inside = image.max(2) > 0
+    glare = image.copy()
+    glare[(y < 190) & inside] = np.clip(glare[(y < 190) & inside] * 2.4, 0, 249)
+    lost = image.copy()
+    lost[(y > 260) & (np.hypot(x - 240, y - 240) < 225)] = 128
+    shifted = image.copy().astype(int)
+    shifted[(y > 230) & inside] -= np.array([35, 14, 6])
+    shadow = image.astype(float)
+    shadow[(y < 235)] *= 0.3
+    for broken in (glare, lost, shifted.clip(0, 255), shadow):
+        assert "artefact" in assess(broken.astype(np.uint8)).reasons
+
+
+def test_a_cut_field_or_a_smooth_lid_is_no_artefact():
+    image = with_eye_texture(centred_fundus(480))
+    image[:70] = image[-70:] = 0
+    assert assess(image).reasons == ()
+
+
+PROTOCOL = Protocol(
+    fields_per_eye=1,
+    field_degrees=45.0,
+    cameras=("Cam A",),
+    min_pixels_per_degree=28.0,
+    warn_pixels_per_degree=35.0,
+)
+
+
+@pytest.mark.parametrize(
+    ("side", "reasons", "num_warnings"),
+    [(1200, ("too few pixels per degree",), 0), (1500, (), 1), (1800, (), 0)],
+)
+def test_pixels_per_degree_of_the_file_decide(side, reasons, num_warnings):
+    # At 0.95 of the frame, 45 degrees: 25.3, 31.7 and 38 pixels per degree; decoded at 1/8.
+    decoded, prepared = load_for_model(jpeg_bytes(centred_fundus(side)), SPEC)
+    assert decoded.reduction == 8
+    report = assess_image(decoded, prepared, LIMITS, protocol=PROTOCOL)
+    assert report.measures["pixels_per_degree"] == pytest.approx(0.95 * side / 45, rel=0.01)
+    assert (report.reasons, len(report.warnings)) == (reasons, num_warnings)
+
+
+def test_without_limits_pixels_per_degree_are_only_recorded():
+    free = replace(PROTOCOL, min_pixels_per_degree=None, warn_pixels_per_degree=None)
+    decoded, prepared = load_for_model(png_bytes(centred_fundus(256)), SPEC)
+    report = assess_image(decoded, prepared, LIMITS, protocol=free)
+    assert report.gradable
+    assert report.warnings == ()
+    assert report.measures["pixels_per_degree"] == pytest.approx(5.4, rel=0.02)
+    assert "pixels_per_degree" not in assess_image(decoded, prepared, LIMITS).measures

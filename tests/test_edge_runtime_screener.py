@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import logging
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from bundle_factory import BuiltBundle, build_bundle, fundus_png
@@ -29,8 +31,9 @@ from edge_runtime.errors import (
 )
 from edge_runtime.examination import Examination, EyeImage
 from edge_runtime.eye_pipeline import DOUBTFUL, LOW_GRADABILITY
+from edge_runtime.laterality import OTHER_EYE, SAME_SIDE, guess_laterality
 from edge_runtime.manifest import SYNTHETIC_WARNING
-from edge_runtime.preprocess import load_for_model
+from edge_runtime.preprocess import PreprocessSpec, load_for_model
 from edge_runtime.result import Decision, ScreeningResult
 from edge_runtime.screener import FP32_WARNING, SAME_IMAGE, UNPROVEN_WARNING, Screener
 
@@ -414,3 +417,63 @@ def test_a_provider_that_is_not_there_is_an_error_and_nothing_runs_in_its_place(
                 engine="onnxruntime",
                 provider=provider,
             )
+
+
+def phantom_picture(bundle: Bundle, phantom_dir: Path, eye: str) -> bytes:
+    """One whose side is clear at the size of the bundle's input."""
+    spec = bundle.manifest.preprocess_spec()
+    with (phantom_dir / "index.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["gradable"] == "1"]
+    files = (phantom_dir / row["cfp"] for row in rows if row["eye"] == eye)
+    return next(
+        data for data in (path.read_bytes() for path in files) if clear_side(data, spec) == eye
+    )
+
+
+def clear_side(data: bytes, spec: PreprocessSpec) -> str | None:
+    return guess_laterality(load_for_model(data, spec)[1].image_hwc).eye
+
+
+def test_the_other_eyes_picture_is_a_warning_and_nothing_else(
+    bundle: Bundle, phantom_dir: Path
+) -> None:
+    right, left = (
+        phantom_picture(bundle, phantom_dir, "OD"),
+        phantom_picture(bundle, phantom_dir, "OS"),
+    )
+    screener = Screener(bundle, FakeEngine())
+    as_entered = screener.screen(Examination.both(od=right, os=left))
+    assert not {f"OD: {OTHER_EYE}", f"OS: {OTHER_EYE}", SAME_SIDE} & set(as_entered.warnings)
+    swapped = screener.screen(Examination.both(od=left, os=right))
+    for eye in ("OD", "OS"):
+        assert f"{eye}: {OTHER_EYE}" in swapped.warnings
+    assert [eye.eye for eye in swapped.eyes] == ["OD", "OS"]
+    assert [eye.disposition for eye in swapped.eyes] == [
+        eye.disposition for eye in reversed(as_entered.eyes)
+    ]
+
+
+def test_two_pictures_of_one_side_are_a_warning(bundle: Bundle, phantom_dir: Path) -> None:
+    right, left = (
+        phantom_picture(bundle, phantom_dir, "OD"),
+        phantom_picture(bundle, phantom_dir, "OS"),
+    )
+    mirrored = cv2.imdecode(np.frombuffer(left, np.uint8), cv2.IMREAD_COLOR)[:, ::-1]
+    encoded = bytes(cv2.imencode(".png", np.ascontiguousarray(mirrored))[1])
+    result = Screener(bundle, FakeEngine()).screen(Examination.both(od=right, os=encoded))
+    assert SAME_SIDE in result.warnings
+    assert f"OS: {OTHER_EYE}" in result.warnings
+
+
+def test_pixels_per_degree_are_held_to_the_bundle(bundle: Bundle) -> None:
+    def screened(**limits: float | None) -> ScreeningResult:
+        protocol = replace(bundle.manifest.protocol, **limits)
+        held = replace(bundle, manifest=replace(bundle.manifest, protocol=protocol))
+        return Screener(held, FakeEngine()).screen(GOOD)
+
+    refused = screened(min_pixels_per_degree=28.0)
+    assert refused.disposition is Decision.UNGRADABLE
+    assert refused.eyes[0].fields[0].quality.reasons == ("too few pixels per degree",)
+    warned = screened(min_pixels_per_degree=None, warn_pixels_per_degree=35.0)
+    assert "pixels per degree" in " ".join(warned.warnings)
+    assert warned.eyes[0].fields[0].quality.gradable

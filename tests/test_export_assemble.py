@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -16,7 +17,7 @@ from distill.student import Student, StudentConfig, save_student
 from edge_runtime.bundle import read_bundle
 from edge_runtime.errors import CheckpointError, ConfigError, DataError
 from edge_runtime.preprocess import PreprocessSpec, load_for_model
-from export.assemble import ExportConfig, assemble_bundle
+from export.assemble import ExportConfig, _protocol, assemble_bundle
 from export.cli import export as export_command
 from train.data.origin import DataOrigin, read_origin
 
@@ -59,6 +60,8 @@ def test_the_runtime_reads_the_bundle(bundle_dir) -> None:
     assert not manifest.calibrated
     assert manifest.int8 is None
     assert manifest.protocol.cameras == ("synthetic phantom",)
+    assert manifest.protocol.min_pixels_per_degree == 1.0
+    assert manifest.protocol.warn_pixels_per_degree is None
     assert manifest.intended_use == "research use only; not a medical device"
     assert manifest.provenance["synthetic"] is True
     assert "synthetic" in manifest.provenance["training_data"]
@@ -136,6 +139,7 @@ def test_the_command(student_dir, phantom_dir, tmp_path) -> None:
     command = ["--student", str(student_dir), "--data", str(phantom_dir), "--name", "tiny"]
     command += ["--version", "2.0", "--out", str(tmp_path / "bundle"), "--camera", "Cam A"]
     command += ["--fields-per-eye", "2"]
+    command += ["--min-pixels-per-degree", "2", "--warn-pixels-per-degree", "2.5"]
     outcome = CliRunner().invoke(export_command, [*command, "--json"])
     assert outcome.exit_code == 0, outcome.output
     printed = json.loads(outcome.stdout)
@@ -147,4 +151,15 @@ def test_the_command(student_dir, phantom_dir, tmp_path) -> None:
     card = (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
     assert "2 field(s) an eye" in card
     assert "sensitivity is higher and specificity lower" in card
+    assert manifest.protocol.min_pixels_per_degree == 2.0
+    assert manifest.protocol.warn_pixels_per_degree == 2.5
     assert dict(manifest.files) == printed["files"]
+
+
+def test_photographs_are_held_to_the_resolution_of_cameras() -> None:
+    config = ExportConfig(name="tiny", version="1.0", cameras=("Cam A",))
+    real = DataOrigin(synthetic=False, fingerprint="f")
+    protocol = _protocol(config, real)
+    assert (protocol.min_pixels_per_degree, protocol.warn_pixels_per_degree) == (28.0, 35.0)
+    own = _protocol(replace(config, min_pixels_per_degree=5.0), real)
+    assert (own.min_pixels_per_degree, own.warn_pixels_per_degree) == (5.0, None)

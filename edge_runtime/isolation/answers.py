@@ -204,6 +204,7 @@ def _check_report(report: QualityReport) -> None:
     _require(report.gradable == (not report.reasons), "its gate contradicts itself")
     _require(len(report.measures) <= _MAX_MEASURES, "it has too many measures")
     _require_texts(report.reasons)
+    _require_texts(report.warnings)
     _require_texts(tuple(report.measures))
 
 
