@@ -22,6 +22,7 @@ import sys
 import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from end_to_end_bundle import Material, make_material, trained_material
 from end_to_end_pictures import (
@@ -44,18 +45,20 @@ _PACKAGES = ("numpy", "opencv-python-headless", "simplejpeg", "onnxruntime", "op
 def main() -> None:
     """Parse, prepare, measure, print."""
     args = _parser().parse_args()
+    watch = Watch()
+    mode = next((name for name in _MODES if getattr(args, name)), "per_image")
+    if watch.busy and mode not in _NOT_TIMED and not args.allow_busy:
+        raise SystemExit(f"{watch.busy}; wait, or give --allow-busy to see busy figures")
     with tempfile.TemporaryDirectory() as temporary:
         work = args.work or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)
         materials = _materials(args, work)
-        measure = next((_MODES[name] for name in _MODES if getattr(args, name)), _per_image)
-        drawn = {} if args.real_only else phantoms(work / "pictures", num_each=args.num_phantoms)
-        watch = Watch()
+        none_drawn = args.real_only or mode == "fidelity"
+        drawn = {} if none_drawn else phantoms(work / "pictures", num_each=args.num_phantoms)
+        measure = _MODES.get(mode, _per_image)
         with watch:
-            if watch.busy and not args.allow_busy:
-                raise SystemExit(f"{watch.busy}; wait, or give --allow-busy to see busy figures")
             rows = [row for one in materials for row in measure(args, one, drawn, work)]
-    _report(args, rows, watch)
+    _report(args, rows, None if mode in _NOT_TIMED else watch.busy, watch.record)
 
 
 def _per_image(
@@ -93,17 +96,8 @@ def _image_rows(title: str, times, names: list[str], kind: str, size_px: int) ->
                     ratio_row(title, times, over=other, under="ours int8", clock=clock, target=1.0)
                 )
         limit = _FLOOR_TARGETS.get(size_px) if kind == "10 MP and more" else None
-        rows.append(
-            ratio_row(
-                title,
-                times,
-                over="ours int8",
-                under="floor",
-                clock=clock,
-                target=limit,
-                at_least=False,
-            )
-        )
+        pair = {"over": "ours int8", "under": "floor", "clock": clock}
+        rows.append(ratio_row(title, times, **pair, target=limit, at_least=False))
     return rows
 
 
@@ -146,8 +140,10 @@ def _fidelity(args, material: Material, drawn, work: Path) -> list[Row]:
 
     del drawn
     real = [Picture(name=path.name, data=path.read_bytes()) for path in originals()]
-    rows = [*fidelity_rows(material, real), *decision_rows(material, real, what="originals")]
-    if not real:
+    rows = fidelity_rows(material, real)
+    if real:
+        rows += decision_rows(material, real, what="originals")
+    else:
         _say("no originals here; name their folder in EDGE_SCREEN_DATA")
     if not material.trained:
         _say("random weights: give --bundle and --student for decisions that mean something")
@@ -157,6 +153,7 @@ def _fidelity(args, material: Material, drawn, work: Path) -> list[Row]:
     return [*rows, *decision_rows(material, pictures, what="drawn camera pictures")]
 
 
+_NOT_TIMED = ("memory", "fidelity")
 _MODES = {"folder": _folder, "cold": _cold, "memory": _memory, "fidelity": _fidelity}
 
 
@@ -191,12 +188,14 @@ def _materials(args: argparse.Namespace, work: Path) -> list[Material]:
     ]
 
 
-def _report(args: argparse.Namespace, rows: list[Row], watch: Watch) -> None:
+def _report(
+    args: argparse.Namespace, rows: list[Row], busy: str | None, machine: dict[str, Any]
+) -> None:
     versions = {name: _version(name) for name in _PACKAGES}
-    if watch.busy:
-        _say(f"BUSY MACHINE: {watch.busy}; these ratios are not to be quoted")
+    if busy:
+        _say(f"BUSY MACHINE: {busy}; these ratios are not to be quoted")
     if args.json:
-        record = {"machine": watch.record, "busy": watch.busy, "versions": versions,
+        record = {"machine": machine, "busy": busy, "versions": versions,
                   "student": args.backbone if args.bundle is None else "trained",
                   "rounds": args.rounds, "rows": [row.to_dict() for row in rows]}  # fmt: skip
         print(json.dumps(record, allow_nan=False))
@@ -205,7 +204,7 @@ def _report(args: argparse.Namespace, rows: list[Row], watch: Watch) -> None:
     missed = sum(row.reached is False for row in rows)
     print(f"{sum(row.reached is True for row in rows)} targets reached, {missed} not")
     print(", ".join(f"{name} {found}" for name, found in versions.items()))
-    print(", ".join(f"{name} {value}" for name, value in watch.record.items()))
+    print(", ".join(f"{name} {value}" for name, value in machine.items()))
 
 
 def _version(name: str) -> str:

@@ -96,19 +96,23 @@ def ratio_row(
 
 @dataclass(kw_only=True)
 class Watch:
-    """What the machine is and what else it did while this ran; use as a context manager."""
+    """What the machine is and what else it did while this ran; use as a context manager.
 
-    record: dict[str, Any] = field(default_factory=dict)
+    Made before anything is prepared, so that the load is not of the preparation.
+    """
+
+    record: dict[str, Any] = field(
+        default_factory=lambda: {"load_before": round(os.getloadavg()[0], 2)}
+    )
 
     def __enter__(self) -> Watch:
-        """Note the load before."""
+        """Note what the machine is, and begin to count."""
         self._began = time.monotonic(), _machine_cpu_s(), _own_cpu_s()
         self.record.update(
             cpu_model=_cpu_model(),
             num_cpus=os.cpu_count(),
             machine=platform.machine(),
             python=platform.python_version(),
-            load_before=round(os.getloadavg()[0], 2),
         )
         return self
 
@@ -147,7 +151,8 @@ def table(rows: Sequence[Row]) -> str:
         if row.target is not None:
             sign = ">=" if row.at_least else "<="
             verdict = f"target {sign} {row.target:g}  {'reached' if row.reached else 'NOT REACHED'}"
-        lines.append(f"{row.name:<{width}}  {row.value:8.2f} {row.unit:<8} {spread:<18} {verdict}")
+        value = f"{row.value:8.{2 if row.unit else 4}f} {row.unit:<8}"
+        lines.append(f"{row.name:<{width}}  {value} {spread:<18} {verdict}")
     return "\n".join(line.rstrip() for line in lines)
 
 

@@ -58,8 +58,7 @@ def test_a_busy_machine_is_said(race_module: ModuleType, monkeypatch: pytest.Mon
     quiet.record["foreign_cpus"] = 0.9
     assert "other processes used 0.9" in quiet.busy
     monkeypatch.setattr(os, "getloadavg", lambda: (3.0, 0.1, 0.1))
-    with race_module.Watch() as busy:
-        assert "the load was 3.0" in busy.busy
+    assert "the load was 3.0" in race_module.Watch().busy
 
 
 def test_fidelity_sees_a_shift_of_one_level(
@@ -72,7 +71,8 @@ def test_fidelity_sees_a_shift_of_one_level(
     from edge_runtime.preprocess import PreprocessSpec
 
     spec, data = PreprocessSpec(size_px=64), fundus_png(side_px=512)
-    assert 40 < fidelity.psnr_of(data, spec) < 99
+    square, field = fidelity.psnr_of(data, spec)
+    assert 40 < field < square < 99
     original = fidelity.load_for_model
 
     def brighter(*arguments: object) -> object:
@@ -81,7 +81,7 @@ def test_fidelity_sees_a_shift_of_one_level(
         return decoded, type(found)(**{**vars(found), "image_hwc": shifted})
 
     monkeypatch.setattr(fidelity, "load_for_model", brighter)
-    assert fidelity.psnr_of(data, spec) < 25
+    assert max(fidelity.psnr_of(data, spec)) < 25
 
 
 @pytest.mark.slow

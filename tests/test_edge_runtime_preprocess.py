@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 
+import cv2
 import numpy as np
 import pytest
 from fundus_factory import centred_fundus, fundus, jpeg_bytes, png_bytes
@@ -12,6 +13,7 @@ from edge_runtime.image import decode_image
 from edge_runtime.preprocess import (
     PreprocessSpec,
     _resize_square,
+    crop_box,
     load_for_model,
     preprocess,
 )
@@ -35,6 +37,28 @@ def test_output_shape_and_black_outside():
     assert not out.image_hwc[distance > 0.98 * 48].any()
     assert (out.image_hwc[distance < 0.97 * 48].sum(1) > 0).all()
     assert out.warnings == ()
+
+
+@pytest.mark.parametrize("size_px", [32, 224])
+def test_every_bit_inside_is_that_of_the_resize(size_px):
+    """The steps by hand, and the mask as its definition: no pixel inside may lose a bit."""
+    image = centred_fundus(512)
+    side = image.shape[0]
+    found = load_for_model(png_bytes(image), PreprocessSpec(size_px=size_px))[1]
+    left, top, box = crop_box(found.field_of_view)
+    square = np.zeros((box, box, 3), np.uint8)
+    y0, y1, x0, x1 = max(top, 0), min(top + box, side), max(left, 0), min(left + box, side)
+    square[y0 - top : y1 - top, x0 - left : x1 - left] = image[y0:y1, x0:x1]
+    while square.shape[0] > 4 * size_px:
+        even = square.shape[0] // 2 * 2
+        half = (even // 2, even // 2)
+        square = cv2.resize(square[:even, :even], half, interpolation=cv2.INTER_AREA)
+    double = cv2.resize(square, (2 * size_px, 2 * size_px), interpolation=cv2.INTER_LINEAR)
+    expected = cv2.resize(double, (size_px, size_px), interpolation=cv2.INTER_AREA)
+    y, x = np.mgrid[:size_px, :size_px] - (size_px - 1) / 2
+    inside = np.hypot(y, x) <= 0.98 * size_px / 2
+    assert np.array_equal(found.image_hwc[inside], expected[inside])
+    assert not found.image_hwc[~inside].any()
 
 
 def test_outside_the_frame_is_black():
