@@ -20,6 +20,20 @@ from edge_runtime.quality import QualityLimits
 SIZE_PX = 32
 COLUMNS = ("patient_id", "eye", "acquired", "site", "split", "cfp", *LABELS, "gradable")
 
+# The eyes here are discs of any colour, so limits that ask for a fundus' colours are opened.
+_DISC_LIMITS = QualityLimits(
+    min_detail=0,  # and they are smooth
+    min_warm_share=0,
+    min_hue_spread=0,
+    max_hue_spread=1,
+    max_edge_contrast=9,
+    max_roughness=9,
+    max_shadow=1,
+    max_glare=1,
+    max_flat=1,
+    max_step=1,
+)
+
 
 def write_bundle(folder: Path, model: bytes) -> None:
     """An uncalibrated, unsigned bundle as export writes it."""
@@ -43,7 +57,7 @@ def write_bundle(folder: Path, model: bytes) -> None:
         ),
         preprocessing=spec.to_dict(),
         preprocessing_sha256=spec.sha256(),
-        quality_limits=QualityLimits().to_dict(),
+        quality_limits=_DISC_LIMITS.to_dict(),
         golden=GoldenTolerances(
             num_images=3, atol_probability_fp32=1e-5, atol_probability_int8=0.02
         ),

@@ -9,7 +9,7 @@ from functools import lru_cache
 import pytest
 
 from edge_runtime.decision import eye_disposition, patient_disposition, rests_on_shared_file
-from edge_runtime.eye_joining import SAME_FIELD, SAME_IMAGE, join_eyes, shared_image_warnings
+from edge_runtime.eye_joining import SAME_FIELD, SAME_IMAGE, join_eyes, pair_warnings
 from edge_runtime.result import (
     BundleIdentity,
     Decision,
@@ -199,9 +199,9 @@ def test_the_reason_says_whether_the_file_lies_under_another_eye_or_another_fiel
 def test_a_shared_file_is_a_warning_also_where_nothing_is_taken_back() -> None:
     a, b = "a" * 64, "b" * 64
     both = {"OD": [field("positive", a)], "OS": [field("positive", a)]}
-    assert shared_image_warnings(both) == [SAME_IMAGE]
-    assert shared_image_warnings({"OD": [field("positive", a)] * 2}) == [SAME_FIELD]
+    assert pair_warnings(both) == [SAME_IMAGE]
+    assert pair_warnings({"OD": [field("positive", a)] * 2}) == [SAME_FIELD]
     apart = {"OD": [field("positive", a)], "OS": [field("positive", b)]}
-    assert shared_image_warnings(apart) == []
+    assert pair_warnings(apart) == []
     missing = {"OD": [field("missing", None)] * 2, "OS": [field("missing", None)] * 2}
-    assert shared_image_warnings(missing) == []
+    assert pair_warnings(missing) == []
