@@ -86,7 +86,8 @@ REFUSALS = (
     ),
     Refusal(
         reasons=("not a colour fundus photograph",),
-        happened="No colour, wrong colours, or noise or text instead of a retina.",
+        happened="No colour, wrong colours, one tint, many hues, or edges that no retina has: "
+        "another modality, a scene, a screen, text, noise.",
         next_step="Use the colour photograph of the eye, not red-free, OCT or a screenshot.",
     ),
     Refusal(
@@ -100,9 +101,23 @@ REFUSALS = (
         next_step="Focus; ask the patient to blink and hold still.",
     ),
     Refusal(
+        reasons=("artefact",),
+        happened="A shadow of lid or lashes, a reflection or flare over much of the field, a flat "
+        "area without noise (lost data), or a straight step across it (shifted blocks, a lid's "
+        "bright edge).",
+        next_step="Open the lids wide, clean the lens, take it again; if a straight step stays, "
+        "copy the file again.",
+    ),
+    Refusal(
         reasons=("off-centre", "small field"),
         happened="The field leaves the frame / fills too little of it.",
         next_step="Align the camera.",
+    ),
+    Refusal(
+        reasons=("too few pixels per degree",),
+        happened="The file has fewer pixels across the field than the bundle's protocol asks for "
+        "(`edge-screen inspect`, line `pixels`).",
+        next_step="Give the camera's original, not a reduced copy.",
     ),
     Refusal(
         reasons=("low gradability probability",),

@@ -86,7 +86,7 @@ def test_the_fuzzer_sees_a_decoder_that_drops_its_warnings() -> None:
 
 
 def test_the_fuzzer_counts_crashes_and_goes_on() -> None:
-    num = 5
+    num = 12
     account = run_campaign(Campaign(size="256px", num=num, open_subject=fuzz_subjects.crashing))
     odd = [i for i in range(num) if len(make_mutant("256px", 0, i).data) % 2]
     assert sorted(one.index for one in account.failures) == odd
