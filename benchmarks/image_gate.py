@@ -25,10 +25,10 @@ import numpy as np
 import sklearn
 
 from edge_runtime.errors import ImageError
-from edge_runtime.laterality import guess_laterality
+from edge_runtime.fundus.laterality import guess_laterality
+from edge_runtime.fundus.quality import QualityLimits, assess_image
 from edge_runtime.metrics import auroc, wilson_interval
 from edge_runtime.preprocess import PreprocessSpec, load_for_model
-from edge_runtime.quality import QualityLimits, assess_image
 
 SPEC = PreprocessSpec(size_px=224)
 LIMITS = QualityLimits()

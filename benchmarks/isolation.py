@@ -20,10 +20,10 @@ import cv2
 import numpy as np
 
 from edge_runtime.eye_pipeline import StageClock
+from edge_runtime.fundus.quality import QualityLimits
 from edge_runtime.isolation import IsolatedLoader, IsolationLimits
 from edge_runtime.loading import InProcessLoader, LoadSettings, PictureLoader
 from edge_runtime.preprocess import PreprocessSpec
-from edge_runtime.quality import QualityLimits
 
 WARM_UP, STARTS = 3, 10
 

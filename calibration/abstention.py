@@ -18,8 +18,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_runtime.bundle_parts.label_spec import AbstentionBand
 from edge_runtime.errors import ConfigError, DataError
-from edge_runtime.label_spec import AbstentionBand
 
 __all__ = ["choose_band", "require_risk"]
 

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.errors import DataError, ImageError
+from edge_runtime.fundus.quality import CaptureProtocol, QualityLimits, assess_image
 from edge_runtime.preprocess import PreprocessSpec, load_for_model
-from edge_runtime.quality import CaptureProtocol, QualityLimits, assess_image
 
 __all__ = ["GRADABLE", "GRADE", "Eye", "ImageStream", "read_eyes"]
 

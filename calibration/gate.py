@@ -28,8 +28,14 @@ from calibration.gate_shares import (
     judge_share,
     judge_subgroups,
 )
+from edge_runtime.bundle_parts.gate_record import (
+    FAILED,
+    GateFlip,
+    GateLabel,
+    GateReport,
+    worst_status,
+)
 from edge_runtime.errors import GateRefusedError
-from edge_runtime.gate_record import FAILED, GateFlip, GateLabel, GateReport, worst_status
 from edge_runtime.metrics import auroc, paired_cluster_bootstrap
 
 __all__ = ["RULE", "GateCase", "GateLimits", "GateOutcome", "judge", "require_not_failed"]

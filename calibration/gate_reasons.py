@@ -6,7 +6,13 @@ from collections.abc import Sequence
 
 from calibration.gate_case import GateLimits
 from calibration.gate_shares import LEVEL, judge_auroc
-from edge_runtime.gate_record import FAILED, NOT_SHOWN, GateLabel, GateSubgroup, PairedShare
+from edge_runtime.bundle_parts.gate_record import (
+    FAILED,
+    NOT_SHOWN,
+    GateLabel,
+    GateSubgroup,
+    PairedShare,
+)
 from edge_runtime.metrics import Interval
 
 __all__ = ["label_reasons", "mean_reasons", "subgroup_reasons"]

@@ -9,7 +9,13 @@ import numpy as np
 
 from calibration.gate_case import GateCase, GateLimits
 from calibration.paired_shares import PairedCounts, num_patients_needed, paired_interval
-from edge_runtime.gate_record import FAILED, NOT_SHOWN, PASSED, GateSubgroup, PairedShare
+from edge_runtime.bundle_parts.gate_record import (
+    FAILED,
+    NOT_SHOWN,
+    PASSED,
+    GateSubgroup,
+    PairedShare,
+)
 from edge_runtime.metrics import Interval
 
 __all__ = ["LEVEL", "auroc_patients_needed", "judge_auroc", "judge_share", "judge_subgroups"]

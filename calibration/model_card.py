@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edge_runtime.gate_record import GateReport, PairedShare
-from edge_runtime.manifest import LabelSpec, Manifest
+from edge_runtime.bundle_parts.gate_record import GateReport, PairedShare
+from edge_runtime.bundle_parts.manifest import LabelSpec, Manifest
 from edge_runtime.strict_json import JsonValue
 
 __all__ = ["model_card"]

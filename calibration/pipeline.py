@@ -40,9 +40,9 @@ from calibration.validation import (
     split_outputs,
 )
 from edge_runtime.bundle import Bundle, read_bundle
+from edge_runtime.bundle_parts.gate_record import FAILED
+from edge_runtime.bundle_parts.manifest import Int8Record, Manifest
 from edge_runtime.errors import ConfigError
-from edge_runtime.gate_record import FAILED
-from edge_runtime.manifest import Int8Record, Manifest
 from edge_runtime.strict_json import JsonValue
 
 __all__ = ["CalibrationOutcome", "calibrate_bundle"]

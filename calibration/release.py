@@ -15,9 +15,9 @@ from calibration.gate import GateOutcome
 from calibration.model_card import model_card
 from calibration.run_models import score_models
 from edge_runtime.bundle import MODEL_FILES, Bundle, read_bundle, write_manifest
+from edge_runtime.bundle_parts.golden import golden_bytes
+from edge_runtime.bundle_parts.manifest import FLOAT_FILES, Manifest
 from edge_runtime.errors import ConfigError
-from edge_runtime.golden import golden_bytes
-from edge_runtime.manifest import FLOAT_FILES, Manifest
 from edge_runtime.safe_files import write_file
 from edge_runtime.signing import sign_bundle
 from edge_runtime.strict_json import JsonValue, dataclass_to_dict

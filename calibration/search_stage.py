@@ -16,7 +16,7 @@ from calibration.placement import plan_quantization
 from calibration.ranges import observe_activations, ranges_of
 from calibration.search import TrialResult
 from calibration.strata import choose_int8_eyes
-from edge_runtime.gate_record import FAILED
+from edge_runtime.bundle_parts.gate_record import FAILED
 from edge_runtime.preprocess import PreprocessSpec
 
 __all__ = ["search_int8", "trial_result"]

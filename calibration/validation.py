@@ -17,7 +17,7 @@ from calibration.gate import GateCase
 from calibration.operating_point import Accuracy, Target, choose_threshold, measure, require_enough
 from calibration.probability import TemperatureFit, fit_temperature, probabilities
 from calibration.run_models import ModelScores
-from edge_runtime.manifest import HeldOut, LabelSpec, Manifest, OperatingPoint
+from edge_runtime.bundle_parts.manifest import HeldOut, LabelSpec, Manifest, OperatingPoint
 
 __all__ = [
     "CalibratedOutput",

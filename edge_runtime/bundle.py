@@ -19,9 +19,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from edge_runtime.bundle_parts.manifest import Manifest
+from edge_runtime.bundle_parts.onnx_safety import check_onnx
 from edge_runtime.errors import BundleFormatError, BundleIntegrityError, BundleSignatureError
-from edge_runtime.manifest import Manifest
-from edge_runtime.onnx_safety import check_onnx
 from edge_runtime.safe_files import read_file, write_file
 from edge_runtime.signing import (
     MAX_MANIFEST_BYTES,
@@ -33,7 +33,7 @@ from edge_runtime.signing import (
 from edge_runtime.strict_json import parse_json_object
 
 if TYPE_CHECKING:
-    from edge_runtime.golden import GoldenVectors
+    from edge_runtime.bundle_parts.golden import GoldenVectors
 
 __all__ = ["MODEL_FILES", "Bundle", "read_bundle", "write_manifest"]
 
@@ -92,7 +92,7 @@ class Bundle:
         Raises:
             BundleFormatError: golden.npz does not fit the manifest, or its bytes were let go.
         """
-        from edge_runtime.golden import read_golden
+        from edge_runtime.bundle_parts.golden import read_golden
 
         self._require_contents()
         manifest = self.manifest

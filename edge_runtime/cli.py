@@ -8,8 +8,10 @@ from pathlib import Path
 import click
 
 from edge_runtime import __version__
-from edge_runtime.bench_cli import bench
-from edge_runtime.cli_options import (
+from edge_runtime.commands.bench_cli import bench
+from edge_runtime.commands.engine_cli import engine
+from edge_runtime.commands.group import CommandGroup
+from edge_runtime.commands.options import (
     bundle_argument,
     cache_dir_option,
     example,
@@ -17,9 +19,7 @@ from edge_runtime.cli_options import (
     precision_option,
     trusted_keys_option,
 )
-from edge_runtime.command_group import CommandGroup
-from edge_runtime.engine_cli import engine
-from edge_runtime.screen_cli import screen
+from edge_runtime.commands.screen_cli import screen
 
 __all__ = ["main"]
 
@@ -67,7 +67,7 @@ main.add_command(screen)
 @json_option
 def inspect(bundle: Path, allow_unsigned: bool, trusted_keys: Path | None, as_json: bool) -> None:
     """Show what a bundle is: labels, operating points, INT8 gate, signature."""
-    from edge_runtime.commands import run_inspect
+    from edge_runtime.commands.checks import run_inspect
 
     run_inspect(bundle, trusted_keys, require_signature=not allow_unsigned, as_json=as_json)
 
@@ -121,8 +121,8 @@ def verify(
     and INT8 on ONNX Runtime and through the engine: probabilities within the bundle's tolerance,
     the same decisions, every one that differs listed. The exit code is 10 when a check failed.
     """
-    from edge_runtime.agreement import EngineRequest
-    from edge_runtime.commands import VerifyRequest, run_verify
+    from edge_runtime.checks.agreement import EngineRequest
+    from edge_runtime.commands.checks import VerifyRequest, run_verify
 
     if engine is None and images is not None:
         raise click.UsageError("--images belongs to --engine; name the engine.")
@@ -150,6 +150,6 @@ def verify(
 @json_option
 def doctor(as_json: bool) -> None:
     """Say what this machine has, which engine would run, and what is wrong."""
-    from edge_runtime.commands import run_doctor
+    from edge_runtime.commands.checks import run_doctor
 
     click.get_current_context().exit(run_doctor(as_json=as_json))

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from edge_runtime.decision import eye_disposition, rests_on_shared_file
-from edge_runtime.laterality import SAME_SIDE, look_alike
+from edge_runtime.fundus.laterality import SAME_SIDE, look_alike
 from edge_runtime.result import Decision, EyeResult, FieldResult
 
 __all__ = ["SAME_FIELD", "SAME_IMAGE", "join_eyes", "pair_warnings"]

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edge_runtime.bundle_parts.manifest import LabelSpec, Manifest
 from edge_runtime.decision import decide_label, field_disposition, probability
 from edge_runtime.engines import Engine, ModelOutput
 from edge_runtime.errors import (
@@ -25,10 +26,9 @@ from edge_runtime.errors import (
     ImageUnreadableError,
 )
 from edge_runtime.examination import EyeImage
+from edge_runtime.fundus.laterality import guess_laterality
 from edge_runtime.image import DecodeLimits
-from edge_runtime.laterality import guess_laterality
 from edge_runtime.loading import LoadedPicture, PictureLoader
-from edge_runtime.manifest import LabelSpec, Manifest
 from edge_runtime.result import Evidence, EyeQuality, FieldResult, LabelResult
 
 __all__ = ["DOUBTFUL", "LOW_GRADABILITY", "STAGES", "EyePipeline", "StageClock"]

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.bundle import Bundle
+from edge_runtime.bundle_parts.manifest import LabelSpec
 from edge_runtime.decision import probability
 from edge_runtime.engines import Engine
 from edge_runtime.errors import BundleFormatError
-from edge_runtime.manifest import LabelSpec
 
 __all__ = ["all_labels", "probabilities", "run_logits", "thresholds"]
 

@@ -12,10 +12,10 @@ from typing import Protocol
 
 import numpy as np
 
+from edge_runtime.bundle_parts.manifest import Protocol as CaptureProtocol
+from edge_runtime.fundus.quality import QualityLimits, QualityReport, assess_image
 from edge_runtime.image import DecodedImage, DecodeLimits
-from edge_runtime.manifest import Protocol as CaptureProtocol
 from edge_runtime.preprocess import Preprocessed, PreprocessSpec, load_for_model
-from edge_runtime.quality import QualityLimits, QualityReport, assess_image
 
 __all__ = [
     "InProcessLoader",

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.errors import BundleFormatError, ConfigError, FieldOfViewError
-from edge_runtime.fov import FieldOfView, find_field_of_view
+from edge_runtime.fundus.fov import FieldOfView, find_field_of_view
 from edge_runtime.image import DecodedImage, DecodeLimits, decode_image
 
 __all__ = ["PreprocessSpec", "Preprocessed", "crop_box", "load_for_model", "preprocess"]

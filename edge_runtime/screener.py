@@ -173,7 +173,7 @@ class Screener:
             screener = cls(bundle, opened, loader=loader, allow_unproven_int8=allow_unproven_int8)
             # Compiled on this device, or kernels of its GPU: checked by nobody before.
             if opened.name == "tensorrt" or provider != "cpu":
-                from edge_runtime.golden_check import require_golden
+                from edge_runtime.checks.golden import require_golden
 
                 require_golden(bundle, opened)
             loader.warm_up()

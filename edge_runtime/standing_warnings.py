@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from edge_runtime.bundle import Bundle
+from edge_runtime.bundle_parts.gate_record import PASSED
+from edge_runtime.bundle_parts.manifest import SYNTHETIC_WARNING
 from edge_runtime.engines import Engine
 from edge_runtime.errors import GateRefusedError
-from edge_runtime.gate_record import PASSED
-from edge_runtime.manifest import SYNTHETIC_WARNING
 
 __all__ = [
     "FP16_WARNING",

@@ -13,11 +13,11 @@ import numpy as np
 from distill.student import Student, load_student
 from edge_runtime import __version__
 from edge_runtime.bundle import MODEL_FILES, write_manifest
+from edge_runtime.bundle_parts.golden import GoldenVectors, golden_bytes
+from edge_runtime.bundle_parts.manifest import GoldenTolerances, LabelSpec, Manifest, Protocol
 from edge_runtime.errors import CheckpointError, ConfigError
-from edge_runtime.golden import GoldenVectors, golden_bytes
-from edge_runtime.manifest import GoldenTolerances, LabelSpec, Manifest, Protocol
+from edge_runtime.fundus.quality import QualityLimits
 from edge_runtime.preprocess import PreprocessSpec
-from edge_runtime.quality import QualityLimits
 from edge_runtime.safe_files import write_file
 from edge_runtime.strict_json import dataclass_to_dict
 from export.golden_images import make_golden, order_golden_visits

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.run_models import score_models
+from edge_runtime.bundle_parts.golden import GoldenVectors
 from edge_runtime.errors import DataError, ImageError
-from edge_runtime.golden import GoldenVectors
+from edge_runtime.fundus.quality import CaptureProtocol, QualityLimits, assess_image
 from edge_runtime.image import decode_image
 from edge_runtime.preprocess import PreprocessSpec, load_for_model
-from edge_runtime.quality import CaptureProtocol, QualityLimits, assess_image
 from train.data.index import EyeVisit
 from train.teacher import GRADABLE
 

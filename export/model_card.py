@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from edge_runtime.manifest import Manifest
+from edge_runtime.bundle_parts.manifest import Manifest
 
 __all__ = ["model_card"]
 

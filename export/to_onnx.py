@@ -22,8 +22,8 @@ from torch import nn
 from calibration.onnx_graph import fold_constants, load_model, save_model
 from calibration.tensorrt_versions import unsupported_operators
 from distill.student import Student
+from edge_runtime.bundle_parts.onnx_safety import check_onnx
 from edge_runtime.errors import ParityError
-from edge_runtime.onnx_safety import check_onnx
 from export.fold import fold_input_scale, simplify_backbone
 from train.arrays import PIXEL_CENTER, PIXEL_SCALE
 

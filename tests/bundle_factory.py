@@ -13,8 +13,8 @@ import numpy.typing as npt
 from gate_factory import gate_report
 
 from edge_runtime.bundle import MODEL_FILES, write_manifest
-from edge_runtime.golden import GoldenVectors, golden_bytes
-from edge_runtime.manifest import (
+from edge_runtime.bundle_parts.golden import GoldenVectors, golden_bytes
+from edge_runtime.bundle_parts.manifest import (
     GoldenTolerances,
     HeldOut,
     Int8Record,
@@ -23,8 +23,8 @@ from edge_runtime.manifest import (
     OperatingPoint,
     Protocol,
 )
+from edge_runtime.fundus.quality import QualityLimits
 from edge_runtime.preprocess import PreprocessSpec, load_for_model
-from edge_runtime.quality import QualityLimits
 from edge_runtime.signing import KeyPair, generate_keypair, sign_bundle
 
 LABELS = ("macular_edema", "glaucoma")

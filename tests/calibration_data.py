@@ -12,10 +12,10 @@ from calibration_graphs import LABELS, build_student
 
 from calibration.run_models import score_models
 from edge_runtime.bundle import write_manifest
-from edge_runtime.golden import golden_bytes
-from edge_runtime.manifest import GoldenTolerances, LabelSpec, Manifest, Protocol
+from edge_runtime.bundle_parts.golden import golden_bytes
+from edge_runtime.bundle_parts.manifest import GoldenTolerances, LabelSpec, Manifest, Protocol
+from edge_runtime.fundus.quality import QualityLimits
 from edge_runtime.preprocess import PreprocessSpec, load_for_model
-from edge_runtime.quality import QualityLimits
 
 SIZE_PX = 32
 COLUMNS = ("patient_id", "eye", "acquired", "site", "split", "cfp", *LABELS, "gradable")

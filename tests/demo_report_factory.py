@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from gate_factory import gate_report
 
-from edge_runtime.gate_record import GateReport
+from edge_runtime.bundle_parts.gate_record import GateReport
 from edge_runtime.metrics import roc_curve
 from export.demo.charts import RocCurve
 from export.demo.html import label_words

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bundle_factory import BuiltBundle, build_bundle
 
-from edge_runtime.quality import QualityLimits
+from edge_runtime.fundus.quality import QualityLimits
 from edge_runtime.screener import Screener
 
 __all__ = ["build_permissive", "open_screener"]

@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from edge_runtime.gate_record import GateFlip, GateLabel, GateReport, GateSubgroup, PairedShare
+from edge_runtime.bundle_parts.gate_record import (
+    GateFlip,
+    GateLabel,
+    GateReport,
+    GateSubgroup,
+    PairedShare,
+)
 
 __all__ = ["gate_label", "gate_report", "paired_share"]
 

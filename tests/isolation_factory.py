@@ -9,14 +9,14 @@ import sys
 import time
 from pathlib import Path
 
+from edge_runtime.bundle_parts.manifest import Protocol
 from edge_runtime.eye_pipeline import StageClock
+from edge_runtime.fundus.quality import QualityLimits
 from edge_runtime.image import DecodeLimits
 from edge_runtime.isolation.child import versions
 from edge_runtime.isolation.wire import Frame, pack_head
 from edge_runtime.loading import LoadedPicture, LoadSettings, PictureLoader
-from edge_runtime.manifest import Protocol
 from edge_runtime.preprocess import PreprocessSpec
-from edge_runtime.quality import QualityLimits
 from edge_runtime.strict_json import canonical_json
 
 SETTINGS = LoadSettings(

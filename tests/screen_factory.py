@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from edge_runtime.report_entries import ReportEntry, Screened
 from edge_runtime.result import (
     BundleIdentity,
     Decision,
@@ -16,8 +15,9 @@ from edge_runtime.result import (
     LabelResult,
     ScreeningResult,
 )
-from edge_runtime.screen_inputs import planned_picture
-from edge_runtime.screen_plan import PlannedExamination, PlannedEye
+from edge_runtime.screening.entries import ReportEntry, Screened
+from edge_runtime.screening.inputs import planned_picture
+from edge_runtime.screening.plan import PlannedExamination, PlannedEye
 
 SCREENED_AT = "2026-11-28T10:00:00+00:00"
 LABELS = ("macular_edema", "glaucoma")

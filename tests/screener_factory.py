@@ -9,8 +9,8 @@ import numpy as np
 from bundle_factory import fundus_png
 
 from edge_runtime.bundle import Bundle
+from edge_runtime.bundle_parts.manifest import AbstentionBand
 from edge_runtime.engines import EngineFacts, ModelOutput
-from edge_runtime.manifest import AbstentionBand
 
 GOOD = fundus_png()
 OTHER = fundus_png(seed=1)

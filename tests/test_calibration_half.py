@@ -14,8 +14,8 @@ from test_calibration_quantize import make_portable, run
 from calibration.half import to_half
 from calibration.lint import kind_of, lint_half
 from calibration.quantize import round_up_to_half
+from edge_runtime.bundle_parts.onnx_safety import check_onnx
 from edge_runtime.errors import BundleFormatError
-from edge_runtime.onnx_safety import check_onnx
 
 
 @pytest.mark.parametrize("build", [build_student, relu6_student, dense_student])

@@ -11,7 +11,7 @@ import pytest
 from bundle_factory import BuiltBundle, build_bundle, fundus_png
 from click.testing import CliRunner, Result
 
-from edge_runtime.bench_modes import (
+from edge_runtime.bench.modes import (
     MODE_REGIONS,
     ModeResult,
     measure_cold_start,
@@ -75,9 +75,9 @@ def test_soak_runs_for_its_time_and_watches_what_grows(
     screener: Screener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resident = iter([100.0, *[110.0] * 8, 112.5])
-    monkeypatch.setattr("edge_runtime.bench_modes.resident_mib", lambda: next(resident))
+    monkeypatch.setattr("edge_runtime.bench.modes.resident_mib", lambda: next(resident))
     open_files = iter([9, *[9] * 8, 12])
-    monkeypatch.setattr("edge_runtime.bench_modes.num_descriptors", lambda: next(open_files))
+    monkeypatch.setattr("edge_runtime.bench.modes.num_descriptors", lambda: next(open_files))
     seconds = count()  # the clock ticks a second a look
     result = measure_soak(screener, IMAGES, minutes=0.5, clock=lambda: float(next(seconds)))
     figures = result.figures
@@ -91,7 +91,7 @@ def test_soak_without_proc_says_not_available(
     screener: Screener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("resident_mib", "num_descriptors", "peak_resident_mib"):
-        monkeypatch.setattr(f"edge_runtime.bench_modes.{name}", lambda: None)
+        monkeypatch.setattr(f"edge_runtime.bench.modes.{name}", lambda: None)
     figures = measure_soak(screener, IMAGES, minutes=1e-6).figures
     assert figures["resident_growth_mib"] is None
     assert figures["descriptor_growth"] is None

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_runtime.bench_record import (
+from edge_runtime.bench.latencies import summarize
+from edge_runtime.bench.machine_state import NOT_AVAILABLE, read_machine_state
+from edge_runtime.bench.record import (
     BenchConditions,
     BenchRecord,
     compare_records,
@@ -16,10 +18,8 @@ from edge_runtime.bench_record import (
     read_record,
     write_record,
 )
-from edge_runtime.bench_statistics import summarize
-from edge_runtime.bench_text import comparison_text, machine_text, record_text
+from edge_runtime.commands.bench_text import comparison_text, machine_text, record_text
 from edge_runtime.errors import ConfigError
-from edge_runtime.machine_state import NOT_AVAILABLE, read_machine_state
 
 CONDITIONS = BenchConditions(
     mode="soak",

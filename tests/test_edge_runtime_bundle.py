@@ -18,13 +18,13 @@ from bundle_factory import build_bundle, run_onnx, tiny_onnx
 
 from edge_runtime import safe_files
 from edge_runtime.bundle import MODEL_FILES, read_bundle, write_manifest
+from edge_runtime.bundle_parts.golden import read_golden
 from edge_runtime.errors import (
     BundleError,
     BundleFormatError,
     BundleIntegrityError,
     BundleSignatureError,
 )
-from edge_runtime.golden import read_golden
 from edge_runtime.preprocess import load_for_model
 from edge_runtime.signing import (
     TRUSTED_KEYS_VARIABLE,
@@ -470,7 +470,7 @@ def test_golden_files_that_are_no_archive_are_refused(built, kind):
 
 
 def test_a_golden_zip_bomb_is_refused_before_unpacking(built, monkeypatch):
-    monkeypatch.setattr("edge_runtime.golden._MAX_UNPACKED_BYTES", 2_999_999)
+    monkeypatch.setattr("edge_runtime.bundle_parts.golden._MAX_UNPACKED_BYTES", 2_999_999)
     (built.folder / "golden.npz").write_bytes(_zip_bomb())
     built.write_and_sign(built.manifest)
     with pytest.raises(BundleFormatError, match="over the limit"):

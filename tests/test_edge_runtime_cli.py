@@ -344,7 +344,7 @@ def test_verify_passes_and_reports(built: BuiltBundle) -> None:
 def test_verify_ends_with_10_when_not_reproduced(
     built: BuiltBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edge_runtime import verify
+    from edge_runtime.checks import verify
 
     bad = verify.Check(name="preprocessing", passed=False, detail="3 pixels differ")
     monkeypatch.setattr(verify, "_check_preprocessing", lambda *_: bad)

@@ -15,6 +15,7 @@ import pytest
 
 import edge_runtime
 from edge_runtime.errors import DataError
+from edge_runtime.reports.result_words import told_apart
 from edge_runtime.result import (
     EVIDENCE_CAPTION,
     NOTICE,
@@ -28,7 +29,6 @@ from edge_runtime.result import (
     LabelResult,
     ScreeningResult,
 )
-from edge_runtime.result_words import told_apart
 
 GOOD = EyeQuality(
     gradable=True,

@@ -20,6 +20,7 @@ from screener_factory import GOOD, OTHER, FakeEngine, with_band
 
 from edge_runtime import eye_pipeline
 from edge_runtime.bundle import Bundle, read_bundle
+from edge_runtime.bundle_parts.manifest import SYNTHETIC_WARNING
 from edge_runtime.engines import ModelOutput
 from edge_runtime.errors import (
     BundleFormatError,
@@ -31,8 +32,7 @@ from edge_runtime.errors import (
 )
 from edge_runtime.examination import Examination, EyeImage
 from edge_runtime.eye_pipeline import DOUBTFUL, LOW_GRADABILITY
-from edge_runtime.laterality import OTHER_EYE, SAME_SIDE, guess_laterality
-from edge_runtime.manifest import SYNTHETIC_WARNING
+from edge_runtime.fundus.laterality import OTHER_EYE, SAME_SIDE, guess_laterality
 from edge_runtime.preprocess import PreprocessSpec, load_for_model
 from edge_runtime.result import Decision, ScreeningResult
 from edge_runtime.screener import FP32_WARNING, SAME_IMAGE, UNPROVEN_WARNING, Screener

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from edge_runtime.fundus.quality import QualityLimits, assess_image
 from edge_runtime.preprocess import PreprocessSpec, load_for_model
-from edge_runtime.quality import QualityLimits, assess_image
 from edge_runtime.warmup_picture import warmup_jpeg
 
 

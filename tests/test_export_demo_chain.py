@@ -16,8 +16,8 @@ from calibration.gate import GateLimits
 from distill.stage import distill_checkpoint
 from distill.student import StudentConfig
 from distill.teaching import DistillConfig
+from edge_runtime.checks.verify import verify_bundle
 from edge_runtime.errors import ConfigError, GateRefusedError
-from edge_runtime.verify import verify_bundle
 from export.demo import chain
 from export.demo.arms import train_arms
 from export.demo.chain import DemoRun, prepare_folder, require_usable

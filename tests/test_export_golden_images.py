@@ -13,9 +13,9 @@ from fundus_factory import centred_fundus, png_bytes
 
 from calibration.run_models import score_models
 from edge_runtime.errors import DataError
+from edge_runtime.fundus.quality import QualityLimits, assess_image
 from edge_runtime.image import decode_image
 from edge_runtime.preprocess import PreprocessSpec, load_for_model
-from edge_runtime.quality import QualityLimits, assess_image
 from export.golden_images import make_golden, order_golden_visits
 from train.data.index import read_index
 

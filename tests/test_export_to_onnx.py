@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from distill.student import Student, StudentConfig
+from edge_runtime.bundle_parts.onnx_safety import check_onnx
 from edge_runtime.errors import ImageError, ParityError
-from edge_runtime.onnx_safety import check_onnx
 from edge_runtime.preprocess import PreprocessSpec, load_for_model
 from export.fold import fold_batch_norms
 from export.parity import TOLERANCE, check_parity, probe_images

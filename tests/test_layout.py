@@ -89,6 +89,34 @@ def test_there_are_modules_to_look_at():
     assert {path.relative_to(ROOT).parts[0] for path in MODULES} == set(PACKAGES)
 
 
+def test_the_guide_names_every_room_and_module_of_the_runtime():
+    text = (ROOT / "docs" / "engineer.md").read_text(encoding="utf-8")
+    section = text.split("## Where the runtime's code is\n")[1].split("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("|")]
+    named = [name for row in rows for name in re.findall(r"`(\w+/?)`", row)]
+    rooms = [f"{path.parent.name}/" for path in (ROOT / "edge_runtime").glob("*/__init__.py")]
+    modules = [path.stem for path in (ROOT / "edge_runtime").glob("[!_]*.py")]
+    assert sorted(named) == sorted(rooms + modules)
+
+
+def _listed_in(room):
+    """The names in the first column of the list in a room's docstring."""
+    tree = ast.parse((room / "__init__.py").read_text(encoding="utf-8"))
+    text = ast.get_docstring(tree, clean=False)
+    columns = [re.split(r"  +", line[4:])[0] for line in text.splitlines() if line[:4] == "    "]
+    return sorted(name for column in columns for name in column.split(", "))
+
+
+def test_a_room_of_the_runtime_lists_its_modules():
+    """All but those whose modules follow a rule: one a format, a command, an engine's part."""
+    by_rule = {"commands", "engines", "formats"}
+    rooms = [path.parent for path in (ROOT / "edge_runtime").glob("*/__init__.py")]
+    assert by_rule < {room.name for room in rooms}
+    for room in rooms:
+        if room.name not in by_rule:
+            assert _listed_in(room) == sorted(path.stem for path in room.glob("[!_]*.py")), room
+
+
 def test_tests_are_flat():
     assert list((ROOT / "tests").rglob("__init__.py")) == []
     assert [_name(path) for path in (ROOT / "tests").glob("*/**/test_*.py")] == []

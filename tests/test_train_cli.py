@@ -12,7 +12,7 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from edge_runtime.command_group import CommandGroup
+from edge_runtime.commands.group import CommandGroup
 from train.cli import finetune, pretrain
 from train.data.shards import write_shards
 from train.evaluate_cli import evaluate

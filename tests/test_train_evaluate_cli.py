@@ -11,7 +11,7 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from edge_runtime.command_group import CommandGroup
+from edge_runtime.commands.group import CommandGroup
 from train.cli import pretrain
 from train.evaluate_cli import evaluate
 from train.tasks.registry import TASKS

@@ -15,11 +15,11 @@ import numpy as np
 
 from edge_runtime import errors
 from edge_runtime.errors import BundleFormatError, ImageError
+from edge_runtime.fundus.quality import QualityReport
 from edge_runtime.image import DecodedImage
 from edge_runtime.isolation.wire import Frame, WireError
 from edge_runtime.loading import LoadedPicture, LoadSettings
 from edge_runtime.preprocess import Preprocessed
-from edge_runtime.quality import QualityReport
 from edge_runtime.strict_json import dataclass_to_dict, parse_json_object, read_dataclass
 
 __all__ = [

@@ -4,6 +4,7 @@ Labels are 0/1 (bool, integer or float); a score or probability is larger for mo
 disease; a test is positive when `score >= threshold`. Two eyes of a patient are
 correlated, so every bootstrap here resamples patients and takes all their eyes.
 
+    arrays       what every statistic checks of its arguments
     proportions  Wilson and Clopper-Pearson intervals of a share, and the `Interval` itself
     ranking      AUROC, ROC curve, counts at a threshold
     reliability  Brier score, expected calibration error, reliability bins

@@ -34,8 +34,8 @@ from distill.student import StudentConfig, load_student
 from distill.teaching import DistillConfig, distill, save_distilled
 from edge_runtime import __version__
 from edge_runtime.bundle import read_bundle
+from edge_runtime.bundle_parts.gate_record import FAILED, GateReport
 from edge_runtime.errors import ConfigError, GateRefusedError
-from edge_runtime.gate_record import FAILED, GateReport
 from edge_runtime.signing import generate_keypair
 from export.assemble import ExportConfig, assemble_bundle
 from export.demo.arms import TrainedArms, flatten_error_rows, summarize_arms, train_arms

@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 
-from edge_runtime.markup import Markup, element, escape
+from edge_runtime.reports.markup import Markup, element, escape
 from export.demo.style import STYLE
 
 __all__ = [

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edge_runtime.bundle_parts.gate_record import GateReport
 from edge_runtime.errors import BundleFormatError, ConfigError
-from edge_runtime.gate_record import GateReport
 from edge_runtime.result import NOTICE
 from edge_runtime.strict_json import dataclass_to_dict, read_dataclass
 

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from calibration.run_models import score_models
-from edge_runtime.bench import run_bench
+from edge_runtime.bench.stages import run_bench
 from edge_runtime.bundle import Bundle
+from edge_runtime.bundle_parts.manifest import HeldOut
 from edge_runtime.decision import probability
-from edge_runtime.manifest import HeldOut
 from edge_runtime.metrics import Interval, cluster_bootstrap, roc_curve, wilson_interval
 from export.demo.charts import RocCurve
 from export.demo.model import (

@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 
 from edge_runtime.bundle import Bundle, read_bundle
+from edge_runtime.bundle_parts.manifest import LabelSpec
 from edge_runtime.engines import open_engine
 from edge_runtime.errors import ImageError
 from edge_runtime.examination import Examination, EyeImage
-from edge_runtime.manifest import LabelSpec
 from edge_runtime.preprocess import load_for_model
 from edge_runtime.result import Decision, EyeResult, ScreeningResult
 from edge_runtime.screener import Screener

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edge_runtime.fov import FieldOfView
+from edge_runtime.fundus.fov import FieldOfView
 from train.structure.field import FloatArray
 
 __all__ = ["SquareGeometry"]

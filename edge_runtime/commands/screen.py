@@ -1,0 +1,239 @@
+"""What `edge-screen screen` does; `edge_runtime.commands.screen_cli` only declares it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edge_runtime.batch import available_cpus, one_opencv_thread
+from edge_runtime.commands.screen_text import engine_text, screening_text
+from edge_runtime.errors import ConfigError
+from edge_runtime.reports.overlay import overlay_png
+from edge_runtime.reports.writer import ReportFiles, write_reports
+from edge_runtime.result import NOTICE, Decision, ScreeningResult
+from edge_runtime.screener import Screener
+from edge_runtime.screening.answers import Answers, Forgotten, KeptInMemory
+from edge_runtime.screening.examination_list import read_examinations
+from edge_runtime.screening.inputs import plan_images, plan_two_eyes
+from edge_runtime.screening.plan import ScreenPlan
+from edge_runtime.screening.progress import (
+    INTERRUPTED_EXIT_CODE,
+    Interruption,
+    ScreenProgress,
+    catch_interrupt,
+)
+from edge_runtime.screening.record import ScreenRecord
+from edge_runtime.screening.run import Done, ScreenRun
+
+if TYPE_CHECKING:
+    from edge_runtime.isolation import IsolationLimits
+
+__all__ = ["UNGRADABLE_EXIT_CODE", "ScreenInputs", "ScreenRequest", "run_screen"]
+
+UNGRADABLE_EXIT_CODE = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScreenInputs:
+    """Which pictures: files, folders and patterns; or two eyes; or a list of examinations."""
+
+    images: tuple[Path, ...] = ()
+    recursive: bool = False
+    od: Path | None = None
+    os_: Path | None = None
+    examination_id: str | None = None
+    list_path: Path | None = None
+
+    def plan(self) -> ScreenPlan:
+        """Return the examinations in order.
+
+        Raises:
+            ConfigError: If a folder, a pattern or the list cannot be used, or holds no picture.
+        """
+        if self.list_path is not None:
+            return read_examinations(self.list_path)
+        if self.images:
+            return plan_images(
+                self.images, recursive=self.recursive, examination_id=self.examination_id
+            )
+        return plan_two_eyes(self.od, self.os_, examination_id=self.examination_id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScreenRequest:
+    """What the operator asked `edge-screen screen` for."""
+
+    bundle_dir: Path
+    inputs: ScreenInputs
+    record_dir: Path | None = None
+    reports: ReportFiles = field(default_factory=ReportFiles)
+    evidence_dir: Path | None = None
+    precision: str = "int8"
+    engine: str = "auto"
+    provider: str = "cpu"
+    num_threads: int | None = None
+    allow_unproven_int8: bool = False
+    isolate: bool = False
+    cache_dir: Path | None = None
+    trusted_keys: Path | None = None
+    as_json: bool = False
+
+
+def run_screen(request: ScreenRequest) -> int:
+    """Screen in the order given.
+
+    Returns:
+        0, 3 when an examination is ungradable, 130 when interrupted.
+
+    Raises:
+        EdgeScreenError: What stands in the way of screening at all; never one picture.
+    """
+    try:
+        return _run(request)
+    except KeyboardInterrupt:  # a second Ctrl-C, or one before the first picture
+        click.echo("interrupted", err=True)
+        return INTERRUPTED_EXIT_CODE
+
+
+def _run(request: ScreenRequest) -> int:
+    plan = request.inputs.plan()
+    for reason, number in plan.skipped.items():
+        click.echo(f"skipped {number}: {reason}", err=True)
+    if request.evidence_dir is not None:
+        _make_folder(request.evidence_dir)
+    with ExitStack() as stack:
+        stack.enter_context(one_opencv_thread())
+        screener = stack.enter_context(_open(request))
+        answers = _open_answers(request, stack)
+        request.reports.require_folders()
+        interruption = stack.enter_context(catch_interrupt())
+        teller = _Teller(request, len(plan.examinations))
+        run = ScreenRun(
+            plan=plan,
+            screener=screener,
+            answers=answers,
+            tell=teller.tell,
+            is_stopped=interruption.is_set,
+            num_threads=request.num_threads,
+            evidence=request.evidence_dir is not None,
+        )
+        run.run()
+        teller.end(engine_text(screener.engine))
+        _write_reports(request, run, screener)
+        return _exit_code(teller, interruption, len(plan.examinations))
+
+
+def _open(request: ScreenRequest) -> Screener:
+    return Screener.open(
+        request.bundle_dir,
+        trusted_keys=request.trusted_keys,
+        allow_unproven_int8=request.allow_unproven_int8,
+        engine=request.engine,
+        provider=request.provider,
+        precision=request.precision,
+        cache_dir=request.cache_dir,
+        isolation=_isolation(request) if request.isolate else None,
+    )
+
+
+def _isolation(request: ScreenRequest) -> IsolationLimits:
+    """The default limits, with a child for every thread."""
+    from edge_runtime.isolation import IsolationLimits
+
+    return IsolationLimits(max_children=request.num_threads or available_cpus())
+
+
+def _open_answers(request: ScreenRequest, stack: ExitStack) -> Answers:
+    if request.record_dir is None:
+        return KeptInMemory() if request.reports.any else Forgotten()
+    record = stack.enter_context(ScreenRecord(request.record_dir))
+    if record.torn_bytes:
+        click.echo(
+            "the last line of the record was not written to its end (the run before was cut "
+            "off); it was taken out and its pictures are screened again",
+            err=True,
+        )
+    return record
+
+
+def _write_reports(request: ScreenRequest, run: ScreenRun, screener: Screener) -> None:
+    write_reports(
+        request.reports,
+        run.entries,
+        labels=screener.bundle.manifest.label_names,
+        load_square=screener.model_input,
+    )
+
+
+class _Teller:
+    """Prints every answer, draws the progress, and counts."""
+
+    def __init__(self, request: ScreenRequest, total: int) -> None:
+        self._request = request
+        self._progress = ScreenProgress(sys.stderr, total)
+        self.num_done = self.num_known = self.num_ungradable = 0
+
+    def tell(self, done: Done) -> None:
+        """Print one answer, with its evidence pictures where they were asked for."""
+        result = done.screened.result
+        if self._request.as_json:
+            value = {"input_index": done.input_index, **result.to_dict()}
+            self._print(json.dumps(value, allow_nan=False, separators=(",", ":")))
+        else:
+            names = [eye.name for eye in done.planned.eyes]
+            self._print(screening_text(result, names, done.input_index))
+        if self._request.evidence_dir is not None:
+            _write_overlays(self._request.evidence_dir, done.input_index, result)
+        self.num_done += 1
+        self.num_known += done.is_known
+        self.num_ungradable += result.disposition is Decision.UNGRADABLE
+        self._progress.step(is_known=done.is_known)
+
+    def end(self, engine: str) -> None:
+        """Print what holds for all answers."""
+        self._progress.clear()
+        if self.num_known:
+            click.echo(f"taken from the record: {self.num_known} of {self.num_done}", err=True)
+        if not self._request.as_json:
+            click.echo(f"{engine}\n{NOTICE}")
+
+    def _print(self, text: str) -> None:
+        """Print at once, for a pipe; the progress makes room where both share a terminal."""
+        if sys.stdout.isatty():
+            self._progress.clear()
+        click.echo(text)
+
+
+def _exit_code(teller: _Teller, interruption: Interruption, total: int) -> int:
+    if interruption.is_set() and teller.num_done < total:
+        click.echo(f"interrupted: {teller.num_done} of {total} examinations done", err=True)
+        return INTERRUPTED_EXIT_CODE
+    return UNGRADABLE_EXIT_CODE if teller.num_ungradable else 0
+
+
+def _write_overlays(folder: Path, index: int, result: ScreeningResult) -> None:
+    """Write one PNG a field that was run; names carry the position, never a file name."""
+    pairs = [(eye.eye, k, one) for eye in result.eyes for k, one in enumerate(eye.fields, start=1)]
+    for eye, number, one in pairs:
+        if one.evidence is None:
+            continue
+        path = folder / f"{index:04d}_{eye}{'' if number == 1 else f'_{number}'}.png"
+        try:
+            path.write_bytes(overlay_png(eye, one))
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be written ({error.strerror})") from error
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"--evidence-dir {folder} cannot be made ({error.strerror}); name another folder"
+        ) from error

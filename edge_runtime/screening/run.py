@@ -1,0 +1,168 @@
+"""Carry out a plan: what the record knows is taken from there, the rest is screened in threads.
+
+Answers come in the order of the plan, whatever order they are found in. Where there is a record,
+an answer is in it, on the disk, before anyone is told of it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+
+from edge_runtime import __version__
+from edge_runtime.image import DecodeLimits
+from edge_runtime.result import ScreeningResult
+from edge_runtime.screener import Screener
+from edge_runtime.screening.answers import Answers
+from edge_runtime.screening.entries import ReportEntry, Screened
+from edge_runtime.screening.plan import PlannedExamination, ScreenPlan
+from edge_runtime.screening.reading import ReadExamination, read_examination, refer_to_files
+from edge_runtime.screening.record import ScreenRecord, record_key
+
+__all__ = ["TRIED_AGAIN", "Done", "ScreenRun"]
+
+# Reasons that speak of this machine and not of the picture: such an answer is not kept for good.
+TRIED_AGAIN = frozenset({"engine error", "internal error", "deadline exceeded"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """One examination with its answer; `is_known` when it was in the record before."""
+
+    input_index: int
+    planned: PlannedExamination
+    screened: Screened
+    is_known: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Waiting:
+    """One examination that was taken from the plan and not handed on yet."""
+
+    input_index: int
+    planned: PlannedExamination
+    read: ReadExamination
+    key: str | None
+    is_known: bool
+
+
+@dataclass(kw_only=True)
+class ScreenRun:
+    """One run over a plan.
+
+    Attributes:
+        plan: What is to be screened.
+        screener: An open screener.
+        answers: Where answers are kept; a `ScreenRecord` is looked up first.
+        tell: Called for every answer, in the order of the plan.
+        is_stopped: Looked at before each examination; those in work are finished.
+        num_threads: None takes the processors that this process may use.
+        evidence: Whether answers carry evidence maps.
+        places: Place of every answer, by input_index; filled by `run`.
+    """
+
+    plan: ScreenPlan
+    screener: Screener
+    answers: Answers
+    tell: Callable[[Done], None]
+    is_stopped: Callable[[], bool]
+    num_threads: int | None = None
+    evidence: bool = False
+    places: dict[int, int] = field(default_factory=dict)
+    _queue: deque[_Waiting] = field(default_factory=deque)
+
+    def run(self) -> None:
+        """Go through the plan to its end, or until stopped."""
+        self.places.clear()
+        results = self.screener.screen_batch(
+            (one.examination for one in self._unknown()),
+            num_threads=self.num_threads,
+            evidence=self.evidence,
+        )
+        for result in results:
+            self._answer(self._queue.popleft(), result)
+            self._tell_known()
+
+    def entries(self) -> Iterator[ReportEntry]:
+        """Yield every examination of the plan with its answer, read from where it is kept."""
+        for index, planned in enumerate(self.plan.examinations):
+            place = self.places.get(index)
+            screened = None if place is None else self.answers.read(place)
+            yield ReportEntry(input_index=index, planned=planned, screened=screened)
+
+    def _unknown(self) -> Iterator[ReadExamination]:
+        """Yield what must be screened. Runs in the consumer's thread, ahead of the answers."""
+        for index, planned in enumerate(self.plan.examinations):
+            if self.is_stopped():
+                return
+            read, key = self._read(planned)
+            in_work = {one.key for one in self._queue} - {None}
+            is_known = key in in_work or self._find(key, planned) is not None
+            self._queue.append(
+                _Waiting(input_index=index, planned=planned, read=read, key=key, is_known=is_known)
+            )
+            if is_known:
+                self._tell_known()
+            else:
+                yield read
+
+    def _read(self, planned: PlannedExamination) -> tuple[ReadExamination, str | None]:
+        """Return the pictures and the key of their answer, None where it cannot be kept."""
+        if not isinstance(self.answers, ScreenRecord):
+            return refer_to_files(planned), None
+        read = read_examination(planned, max_bytes=int(DecodeLimits().max_megabytes * 1e6))
+        if read.contents is None:
+            return read, None
+        engine = self.screener.engine
+        key = record_key(
+            read.contents,
+            bundle_sha256=self.screener.bundle.sha256,
+            engine=(engine.name, engine.precision, engine.facts.details),
+            is_isolated=self.screener.is_isolated,
+            software_version=__version__,
+        )
+        return read, key
+
+    def _find(self, key: str | None, planned: PlannedExamination) -> int | None:
+        if key is None or not isinstance(self.answers, ScreenRecord):
+            return None
+        return self.answers.find(key, planned.examination_id)
+
+    def _answer(self, waiting: _Waiting, result: ScreeningResult) -> None:
+        """Keep a new answer, then tell it."""
+        screened = Screened(
+            result=result,
+            screened_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            software_version=__version__,
+        )
+        key = None if _is_tried_again(result) else waiting.key
+        self._hand_on(waiting, screened, self.answers.add(key, screened))
+
+    def _tell_known(self) -> None:
+        """Tell the answers that the record has, up to the first that is still in work."""
+        while self._queue and self._queue[0].is_known:
+            waiting = self._queue.popleft()
+            place = self._find(waiting.key, waiting.planned)
+            if place is None:  # its twin's answer was not kept: the machine failed on it
+                examination = waiting.read.examination
+                self._answer(waiting, self.screener.screen(examination, evidence=self.evidence))
+            else:
+                self._hand_on(waiting, self.answers.read(place), place)
+
+    def _hand_on(self, waiting: _Waiting, screened: Screened, place: int) -> None:
+        self.places[waiting.input_index] = place
+        self.tell(
+            Done(
+                input_index=waiting.input_index,
+                planned=waiting.planned,
+                screened=screened,
+                is_known=waiting.is_known,
+            )
+        )
+
+
+def _is_tried_again(result: ScreeningResult) -> bool:
+    reasons = {text for eye in result.eyes for one in eye.fields for text in one.quality.reasons}
+    return not TRIED_AGAIN.isdisjoint(reasons)
