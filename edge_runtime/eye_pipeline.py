@@ -176,7 +176,8 @@ class EyePipeline:
         preprocessed, report = picture.preprocessed, picture.report
         draft.warnings = (*picture.decoded.warnings, *preprocessed.warnings)
         draft.warnings += _check_laterality(picture.decoded.laterality, eye.eye)
-        side = guess_laterality(preprocessed.image_hwc) if report.gradable else None
+        is_named = eye.eye in ("OD", "OS")  # otherwise there is no entry to compare with
+        side = guess_laterality(preprocessed.image_hwc) if report.gradable and is_named else None
         draft.measures = dict(report.measures)
         draft.warnings += report.warnings
         if side is not None:

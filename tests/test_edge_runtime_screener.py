@@ -477,3 +477,10 @@ def test_pixels_per_degree_are_held_to_the_bundle(bundle: Bundle) -> None:
     warned = screened(min_pixels_per_degree=None, warn_pixels_per_degree=35.0)
     assert "pixels per degree" in " ".join(warned.warnings)
     assert warned.eyes[0].fields[0].quality.gradable
+
+
+def test_the_side_is_looked_at_only_where_an_eye_was_entered(bundle: Bundle) -> None:
+    screener = Screener(bundle, FakeEngine())
+    for eye, expected in (("OD", True), ("OS", True), ("unspecified", False)):
+        (field,) = screener.screen(Examination.single(GOOD, eye=eye)).eyes[0].fields
+        assert ("disc_side" in field.quality.measures) is expected
