@@ -56,6 +56,9 @@ _REDUCTIONS = (1, 2, 4, 8)
 # The circle fills at most the frame; 5 % less is what cameras leave around it (k is a guess
 # that `edge_runtime.preprocess` corrects once the circle is known).
 _FRAME_FILL = 0.95
+# A resize by a factor near 1 blurs as much again as the reduced decode has: fidelity to a full
+# decode drops below 48 dB (`benchmarks/end_to_end.py --fidelity`). So some pixels are left to it.
+_MIN_SHRINK = 1.15
 _UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {
     1: lambda a: a,
     2: lambda a: a[:, ::-1],
@@ -203,6 +206,6 @@ def _open(data: bytes, limits: DecodeLimits) -> PictureFile:
 
 
 def _choose_reduction(size_px: tuple[int, int], target_px: int, max_reduction: int) -> int:
-    """Largest k for which the frame's short side still covers the target."""
-    usable_px = _FRAME_FILL * min(size_px)
+    """Largest k for which the frame's short side still covers the target with some to spare."""
+    usable_px = _FRAME_FILL / _MIN_SHRINK * min(size_px)
     return next((k for k in (8, 4, 2) if k <= max_reduction and usable_px // k >= target_px), 1)

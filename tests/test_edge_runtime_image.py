@@ -67,8 +67,8 @@ def test_jpeg_is_rgb_not_bgr(eye):
 
 @pytest.mark.parametrize(
     ("target_px", "reduction"),
-    # 0.95 of the short side 502 is 476.9: 59 at 1/8, 119 at 1/4, 238 at 1/2.
-    [(None, 1), (59, 8), (60, 4), (119, 4), (120, 2), (238, 2), (239, 1)],
+    # 0.95 / 1.15 of the short side 502 is 414.7: 51 at 1/8, 103 at 1/4, 207 at 1/2.
+    [(None, 1), (51, 8), (52, 4), (103, 4), (104, 2), (207, 2), (208, 1)],
 )
 def test_reduction_keeps_the_target(target_px, reduction):
     image = np.pad(centred_fundus(502), ((0, 0), (50, 51), (0, 0)))
