@@ -424,6 +424,17 @@ def test_a_second_jpeg_in_another_fragment_is_refused():
             inspect_image(wrapped_jpeg(EYE, first + padding + second))
 
 
+@pytest.mark.parametrize("syntax", [JPEG_LOSSLESS, JPEG_LOSSLESS_SV1, JPEG_LS])
+def test_a_second_lossless_frame_is_refused(syntax, tmp_path):
+    first, second = (gdcm_frame(image, syntax, tmp_path) for image in (EYE, EYE[::-1].copy()))
+    for frame, fragments in ((first + second, 1), (first.rstrip(b"\0") + second, 2)):
+        data = photo_bytes(EYE, syntax=syntax, frame=frame, fragments=fragments)
+        with pytest.raises(ImageUnreadableError, match=r"second image|one whole picture"):
+            decode_image(data)
+    padded = photo_bytes(EYE, syntax=syntax, frame=first.rstrip(b"\0") + b"\0")
+    np.testing.assert_array_equal(decode_image(padded).image_hwc, EYE)
+
+
 def test_a_cut_deflated_data_set_is_refused():
     data = photo_bytes(EYE, syntax=DEFLATED)
     assert decode_image(data).laterality == "OD"
