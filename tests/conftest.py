@@ -68,12 +68,6 @@ def real_data_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
-def num_triples() -> int:
-    """How often a format is damaged in the long test: EDGE_SCREEN_TRIPLES, or 1,000."""
-    return int(os.environ.get("EDGE_SCREEN_TRIPLES", "1000"))
-
-
-@pytest.fixture(scope="session")
 def phantom_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A synthetic data set: 12 patients, seed 0, 128 px. Read only; copy it to change it."""
     from train.phantom.writer import generate_dataset

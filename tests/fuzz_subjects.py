@@ -24,22 +24,22 @@ def lax() -> Subject:
     return screen
 
 
-def crashing() -> Subject:
-    """Reads from address 0 when a file has an odd length."""
+def crashing(victim: bytes) -> Subject:
+    """Reads from address 0 when it is handed one certain file."""
 
     def screen(data: bytes) -> Verdict:
-        if len(data) % 2:
+        if data == victim:
             ctypes.string_at(0)
         return Verdict(disposition=UNGRADABLE, reason="image unreadable")
 
     return screen
 
 
-def hanging() -> Subject:
-    """Never answers when a file is longer than every intact one."""
+def hanging(victim: bytes) -> Subject:
+    """Never answers to one certain file."""
 
     def screen(data: bytes) -> Verdict:
-        while len(data) > 300_000:
+        while data == victim:
             time.sleep(1)
         return Verdict(disposition=UNGRADABLE, reason="image unreadable")
 

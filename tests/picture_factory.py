@@ -1,4 +1,4 @@
-"""The same small picture as a file of every format and coding, and damage to such files."""
+"""The same small picture as a file of every format and coding."""
 
 from __future__ import annotations
 
@@ -112,23 +112,3 @@ ENCODERS: dict[str, Callable[[Pixels], bytes]] = {
     "dicom-rle": lambda image: photo_bytes(image, syntax=RLE),
     "dicom-jpeg": lambda image: wrapped_jpeg(image, jpeg_bytes(image)),
 }
-
-
-def damaged(data: bytes, rng: np.random.Generator) -> bytes:
-    """One of the damages that files meet: flipped bits, zeroed, random, lost or doubled bytes."""
-    start = int(rng.integers(2, len(data) - 1))
-    length = int(rng.integers(1, max(2, len(data) // 4)))
-    kind = int(rng.integers(6))
-    if kind == 0:
-        out = bytearray(data)
-        for position in rng.integers(2, len(data), int(rng.integers(1, 8))):
-            out[position] ^= 1 << int(rng.integers(8))
-        return bytes(out)
-    end = min(start + length, len(data))
-    middle = {
-        1: bytes(end - start),
-        2: rng.bytes(end - start),
-        3: b"",
-        4: data[start:end] * 2,
-    }.get(kind)
-    return data[:start] if middle is None else data[:start] + middle + data[end:]

@@ -108,6 +108,8 @@ def test_a_claim_of_too_many_pixels_and_bytes_behind_the_end():
         inspect_image(bytes(data))
     with pytest.raises(ImageUnreadableError, match="cut or damaged"):
         inspect_image(bmp_bytes(EYE) + b"x")
+    with pytest.raises(ImageUnreadableError, match="cut or damaged"):
+        inspect_image(bmp_bytes(EYE) * 2)
 
 
 def test_reduced_decoding_is_a_programmers_error():

@@ -29,8 +29,22 @@ from dicom_photo_factory import (
     gdcm_frame,
     photo_bytes,
 )
-from fundus_factory import centred_fundus, exif_block, fundus, jpeg_bytes, with_exif
-from picture_factory import SAMPLINGS, sampled_jpeg, wrapped_jpeg
+from fundus_factory import (
+    centred_fundus,
+    exif_block,
+    fundus,
+    jpeg_bytes,
+    png_bytes,
+    with_exif,
+)
+from picture_factory import (
+    SAMPLINGS,
+    bmp_bytes,
+    built_tiff,
+    sampled_jpeg,
+    tiff_bytes,
+    wrapped_jpeg,
+)
 
 from edge_runtime.errors import ImageLimitError, ImageUnreadableError
 from edge_runtime.formats.header import DecodeLimits
@@ -58,6 +72,16 @@ def test_planar_configuration():
     planes = EYE.transpose(2, 0, 1).tobytes()
     data = photo_bytes(EYE, stored=planes, PlanarConfiguration=1)
     np.testing.assert_array_equal(decode_image(data).image_hwc, EYE)
+
+
+@pytest.mark.parametrize("syntax", [IMPLICIT, EXPLICIT, DEFLATED, RLE, JPEG_BASELINE])
+def test_planar_configuration_must_be_there_and_possible(syntax):
+    options = {"syntax": syntax, "frame": jpeg_bytes(EYE) if syntax == JPEG_BASELINE else None}
+    for value in (2, 256, 0xFFFF):
+        with pytest.raises(ImageUnreadableError, match=f"planar configuration {value}"):
+            inspect_image(photo_bytes(EYE, PlanarConfiguration=value, **options))
+    with pytest.raises(ImageUnreadableError, match="0028,0006"):
+        inspect_image(photo_bytes(EYE, PlanarConfiguration=None, **options))
 
 
 def test_ycbcr_is_converted_as_pydicom_does():
@@ -359,6 +383,56 @@ def test_an_element_twice_is_refused():
     assert data.count(right) == 1
     with pytest.raises(ImageUnreadableError, match="out of order"):
         inspect_image(data.replace(right, right + right[:-2] + b"L "))
+
+
+def test_the_file_meta_group_holds_its_own_elements_and_all_of_them():
+    data = photo_bytes(EYE)
+    for group in (0, 1, 3, 8):  # of the first element behind the group length
+        with pytest.raises(ImageUnreadableError, match="out of order"):
+            inspect_image(data[:144] + struct.pack("<H", group) + data[146:])
+    length = int.from_bytes(data[140:144], "little")
+    at = data.index(struct.pack("<HH2s", 2, 0x10, b"UI"))
+    with pytest.raises(ImageUnreadableError, match="names no transfer syntax"):
+        inspect_image(data[:140] + bytes(4) + data[144:])
+    with pytest.raises(ImageUnreadableError, match="names no transfer syntax"):
+        inspect_image(data[:140] + struct.pack("<I", at - 144) + data[144:])
+    last = data.index(struct.pack("<HH2s", 2, 0x13, b"SH"))  # behind the transfer syntax
+    assert at < last < 144 + length
+    with pytest.raises(ImageUnreadableError, match="out of order"):
+        inspect_image(data[:140] + struct.pack("<I", last - 144) + data[144:])
+
+
+@pytest.mark.parametrize("syntax", [IMPLICIT, EXPLICIT, DEFLATED, RLE, JPEG_BASELINE])
+def test_another_picture_behind_the_data_set_is_refused(syntax):
+    options = {"syntax": syntax, "frame": jpeg_bytes(EYE) if syntax == JPEG_BASELINE else None}
+    colours = "YBR_FULL_422" if syntax == JPEG_BASELINE else "RGB"
+    data = photo_bytes(EYE, PhotometricInterpretation=colours, **options)
+    assert inspect_image(data).stored_size_px == (40, 48)
+    others = [data, jpeg_bytes(EYE), png_bytes(EYE), bmp_bytes(EYE)]
+    others += [tiff_bytes(EYE), built_tiff([EYE.tobytes()], (40, 48), order=">")]
+    for other in others:
+        for padding in (0, 1, 512):
+            with pytest.raises(ImageUnreadableError):
+                inspect_image(data + bytes(padding) + other)
+
+
+def test_a_second_jpeg_in_another_fragment_is_refused():
+    """Each frame padded to an even length, one frame claimed."""
+    first, second = jpeg_bytes(EYE), jpeg_bytes(EYE[::-1].copy())
+    for padding in (b"", b"\0"):
+        with pytest.raises(ImageUnreadableError, match="second image"):
+            inspect_image(wrapped_jpeg(EYE, first + padding + second))
+
+
+@pytest.mark.parametrize("syntax", [JPEG_LOSSLESS, JPEG_LOSSLESS_SV1, JPEG_LS])
+def test_a_second_lossless_frame_is_refused(syntax, tmp_path):
+    first, second = (gdcm_frame(image, syntax, tmp_path) for image in (EYE, EYE[::-1].copy()))
+    for frame, fragments in ((first + second, 1), (first.rstrip(b"\0") + second, 2)):
+        data = photo_bytes(EYE, syntax=syntax, frame=frame, fragments=fragments)
+        with pytest.raises(ImageUnreadableError, match=r"second image|one whole picture"):
+            decode_image(data)
+    padded = photo_bytes(EYE, syntax=syntax, frame=first.rstrip(b"\0") + b"\0")
+    np.testing.assert_array_equal(decode_image(padded).image_hwc, EYE)
 
 
 def test_a_cut_deflated_data_set_is_refused():

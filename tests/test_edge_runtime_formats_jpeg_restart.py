@@ -12,6 +12,7 @@ from fundus_factory import centred_fundus, sof_offset
 from edge_runtime.errors import ImageUnreadableError
 from edge_runtime.formats.jpeg_restart import (
     check_restart_markers,
+    find_scan_end,
     num_interleaved_mcus,
     read_restart_interval,
 )
@@ -102,6 +103,20 @@ def test_a_damaged_interval_or_sampling_is_refused() -> None:
 
 
 def test_a_file_full_of_markers_is_counted_and_refused() -> None:
-    data = b"\xff\xd0" * 100
+    data = b"\xff\xd0" * 100 + b"\xff\xd9"
+    assert find_scan_end(data, 0, num_mcus=50) == (200, bytes(100))
     with pytest.raises(ImageUnreadableError, match="100 restart markers"):
-        check_restart_markers(data, 0, len(data), interval=10, num_mcus=50)
+        check_restart_markers(bytes(100), interval=10, num_mcus=50)
+    flood = b"\xff\xd0" * 2000 + b"\x11\xff\x00\xff\xd9"
+    end, numbers = find_scan_end(flood, 0, num_mcus=50)
+    assert (end, len(numbers)) == (4003, 1050)
+    with pytest.raises(ImageUnreadableError, match="1050 or more restart markers"):
+        check_restart_markers(numbers, interval=10, num_mcus=50)
+
+
+def test_the_end_of_a_scan_and_its_markers_in_one_pass() -> None:
+    scan = b"\x01\xff\x00\xff\xd3\x02\xff\xff\xff\xd4\xff\x00"
+    for end in (b"\xff\xd9", b"\xff\xc4more", b"\xff\xff\xda"):
+        at = len(scan) + end.count(b"\xff") - 1
+        assert find_scan_end(scan + end, 0, num_mcus=9) == (at, b"\3\4")
+    assert find_scan_end(scan, 0, num_mcus=9) == (len(scan), b"\3\4")

@@ -6,11 +6,13 @@ import struct
 
 import numpy as np
 import pytest
-from fundus_factory import centred_fundus
-from picture_factory import DEFLATE, LZW, NONE, PACKBITS, built_tiff, tiff_bytes
+from dicom_photo_factory import photo_bytes
+from fundus_factory import centred_fundus, jpeg_bytes, png_bytes
+from picture_factory import DEFLATE, LZW, NONE, PACKBITS, bmp_bytes, built_tiff, tiff_bytes
 
 from edge_runtime.errors import ImageLimitError, ImageUnreadableError
 from edge_runtime.formats.header import DecodeLimits
+from edge_runtime.formats.lzw import check_lzw_cost
 from edge_runtime.formats.tiff import open_tiff
 from edge_runtime.image import decode_image, inspect_image
 
@@ -74,6 +76,8 @@ REFUSED = {
     "YCbCr": {262: (262, 3, (6,))},
     "CIELab": {262: (262, 3, (8,))},
     "alpha channel": {277: (277, 3, (4,)), 258: (258, 3, (8,) * 4), 338: (338, 3, (2,))},
+    "names a fourth sample": {338: (338, 3, (0,))},
+    "names a fourth sample, as bytes": {338: (338, 1, b"\0")},
     "2 samples": {277: (277, 3, (2,)), 258: (258, 3, (8, 8))},
     "floating-point samples": {339: (339, 3, (3, 3, 3))},
     "planar": {284: (284, 3, (2,))},
@@ -166,6 +170,40 @@ def test_a_flipped_byte_in_a_packed_strip_is_seen_or_changes_pixels_only():
         flipped = data[:position] + bytes([data[position] ^ 8]) + data[position + 1 :]
         with pytest.raises(ImageUnreadableError):  # deflate has a checksum
             decode_image(flipped)
+
+
+OTHERS = {
+    "TIFF": strips(),
+    "big endian TIFF": strips(order=">"),
+    "JPEG": jpeg_bytes(EYE),
+    "PNG": png_bytes(EYE),
+    "BMP": bmp_bytes(EYE),
+    "DICOM": photo_bytes(EYE),
+    "DICOM with a preamble": b"II*\0" + b"x" * 124 + photo_bytes(EYE)[128:],
+}
+
+
+@pytest.mark.parametrize("name", list(OTHERS))
+@pytest.mark.parametrize("padding", [0, 1, 512])
+@pytest.mark.parametrize("first", ["libtiff", "built", "JPEG"])
+def test_a_second_picture_behind_the_end_is_refused(name, padding, first):
+    data = {"libtiff": tiff_bytes(EYE, LZW), "built": strips(), "JPEG": jpeg_bytes(EYE)}[first]
+    with pytest.raises(ImageUnreadableError, match="second image at byte"):
+        inspect_image(data + bytes(padding) + OTHERS[name])
+    assert inspect_image(data + bytes(padding) + b"maker's notes").trailing_bytes == padding + 13
+
+
+def test_lzw_is_read_up_to_what_can_be_unpacked_in_time(rng):
+    noise = rng.integers(0, 256, (420, 2000, 3)).astype(np.uint8)
+    data = tiff_bytes(noise, LZW)
+    assert 3_300_000 < len(data) < 3_800_000
+    np.testing.assert_array_equal(decode_image(data).image_hwc, noise)
+    more = rng.integers(0, 256, (500, 2000, 3)).astype(np.uint8)
+    with pytest.raises(ImageLimitError, match=r"4.0 MB of LZW data.*uncompressed, with deflate"):
+        inspect_image(tiff_bytes(more, LZW))
+    check_lzw_cost(0, 10_000)
+    with pytest.raises(ImageLimitError, match="10001 strips"):
+        check_lzw_cost(0, 10_001)
 
 
 def test_reduced_decoding_is_a_programmers_error():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import fuzz_subjects
@@ -62,12 +63,12 @@ def test_every_intact_picture_is_no_refer(
     assert [strict_refusal(data) for data in files] == [None] * len(files)
 
 
-@pytest.mark.parametrize(("size", "short", "full"), [("256px", 400, 100_000), ("3mp", 6, 10_000)])
+@pytest.mark.parametrize(("size", "short", "full"), [("256px", 120, 100_000), ("3mp", 6, 10_000)])
 def test_damaged_pictures(
     size: str, short: int, full: int, scale: Scale, say: Callable[[str], None]
 ) -> None:
     num = scale(short, full)
-    campaign = Campaign(size=size, num=num, open_subject=screen_subject, chunk=100)
+    campaign = Campaign(size=size, num=num, open_subject=screen_subject, chunk=60)
     account = run_campaign(campaign, say=say)
     no_failures(account, say)
     assert account.num == num
@@ -77,33 +78,28 @@ def test_damaged_pictures(
 
 
 def test_the_fuzzer_sees_a_decoder_that_drops_its_warnings() -> None:
-    account = run_campaign(Campaign(size="256px", num=100, open_subject=fuzz_subjects.lax))
+    account = run_campaign(Campaign(size="256px", num=60, open_subject=fuzz_subjects.lax))
     missed = [one for one in account.failures if "although strict decoding" in one.what]
-    assert len(missed) == len(account.failures) > 3
+    assert len(missed) == len(account.failures) > 1
     (found,) = {strict_refusal(make_mutant("256px", 0, missed[0].index).data)}
     assert found is not None
     assert missed[0].what.endswith(found)
 
 
 def test_the_fuzzer_counts_crashes_and_goes_on() -> None:
-    num = 12
-    account = run_campaign(Campaign(size="256px", num=num, open_subject=fuzz_subjects.crashing))
-    odd = [i for i in range(num) if len(make_mutant("256px", 0, i).data) % 2]
-    assert sorted(one.index for one in account.failures) == odd
-    assert 0 < len(odd) < num
-    assert account.num == num
-    assert all("ended with -11" in one.what for one in account.failures)
+    subject = partial(fuzz_subjects.crashing, make_mutant("256px", 0, 1).data)
+    account = run_campaign(Campaign(size="256px", num=3, open_subject=subject))
+    assert [one.index for one in account.failures] == [1]
+    assert "ended with -11" in account.failures[0].what
+    assert account.num == 3
 
 
 def test_the_fuzzer_ends_what_hangs() -> None:
-    num = 8
-    campaign = Campaign(size="256px", num=num, open_subject=fuzz_subjects.hanging, hang_s=6.0)
-    account = run_campaign(campaign)
-    long = [i for i in range(num) if len(make_mutant("256px", 0, i).data) > 300_000]
-    assert [one.index for one in account.failures] == long
-    assert len(long) == 1
-    assert "no answer for 6 s" in account.failures[0].what
-    assert account.num == num
+    subject = partial(fuzz_subjects.hanging, make_mutant("256px", 0, 1).data)
+    account = run_campaign(Campaign(size="256px", num=3, open_subject=subject, hang_s=4.0))
+    assert [one.index for one in account.failures] == [1]
+    assert "no answer for 4 s" in account.failures[0].what
+    assert account.num == 3
 
 
 def test_the_fuzzer_sees_errors_of_no_known_type() -> None:
@@ -113,7 +109,7 @@ def test_the_fuzzer_sees_errors_of_no_known_type() -> None:
 
 
 def test_a_mutant_can_be_made_again() -> None:
-    for index in range(40):
+    for index in range(15):
         once, again = (make_mutant("256px", 7, index) for _ in range(2))
         assert once == again
     assert make_mutant("256px", 7, 0) != make_mutant("256px", 8, 0)

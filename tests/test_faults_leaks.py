@@ -85,7 +85,7 @@ def leaks(decode: Decode, form: PictureFormat, later: bytes) -> list[str]:
 def test_no_pixel_of_another_picture(
     decode: Decode, scale: Scale, say: Callable[[str], None]
 ) -> None:
-    num = scale(40, 1000)
+    num = scale(len(FORMATS), 1000)
     num_decoded, found = 0, []
     for index in range(num):
         form = FORMATS[(index // len(FORMATS) + index) % len(FORMATS)]

@@ -24,6 +24,8 @@ BIG_ENDIAN = "1.2.840.10008.1.2.2"
 
 _PREAMBLE, _MAGIC = 128, b"DICM"
 _META_LENGTH, _TRANSFER_SYNTAX = 0x00020000, 0x00020010
+_LENGTH_TAGS, _META_TAGS = range(_META_LENGTH, _META_LENGTH + 1), range(0x00020001, 0x00030000)
+_ALL_TAGS, _DATA_TAGS = range(1 << 32), range(0x00030000, 1 << 32)
 _PIXEL_DATA = 0x7FE00010
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _UNDEFINED = 0xFFFFFFFF
@@ -77,19 +79,23 @@ def read_dicom(
         ImageLimitError: inflates to more bytes than a file may have, or too many elements.
     """
     start = _PREAMBLE + len(_MAGIC)
-    head = _Reader(data[: start + 12], (_META_LENGTH,), ()).data_set(start, start + 12)
+    head = _Reader(data[: start + 12], (_META_LENGTH,), ()).data_set(
+        start, start + 12, _LENGTH_TAGS
+    )
     end = start + 12 + int.from_bytes(head.values.get(_META_LENGTH, b""), "little")
     if end > len(data) or _META_LENGTH not in head.values:
         raise _damaged("its file meta information is not whole")
-    meta = _Reader(data, (_TRANSFER_SYNTAX,), ()).data_set(start + 12, end)
-    syntax = meta.values.get(_TRANSFER_SYNTAX, b"").decode("ascii", "replace").rstrip("\0 ")
+    meta = _Reader(data, (_TRANSFER_SYNTAX,), ()).data_set(start + 12, end, _META_TAGS)
+    if _TRANSFER_SYNTAX not in meta.values:
+        raise _damaged("its file meta information names no transfer syntax")
+    syntax = meta.values[_TRANSFER_SYNTAX].decode("ascii", "replace").rstrip("\0 ")
     if syntax == BIG_ENDIAN:
         raise ImageUnreadableError(
             "DICOM is big endian, which was retired; export it as Explicit VR Little Endian"
         )
     body, start = (_inflate(data[end:], limits), 0) if syntax == DEFLATED else (data, end)
     reader = _Reader(body, wanted, sequences, explicit=syntax != IMPLICIT_LITTLE)
-    return syntax, reader.data_set(start, len(body))
+    return syntax, reader.data_set(start, len(body), _DATA_TAGS)
 
 
 def _inflate(data: bytes, limits: DecodeLimits) -> bytes:
@@ -124,12 +130,19 @@ class _Reader:
         self._explicit = explicit
         self._num_elements = 0
 
-    def data_set(self, start: int, end: int) -> DicomItem:
-        """Read the elements of a data set that fills `data[start:end]`."""
-        return self._items_elements(start, end, 0, self._explicit, delimited=False)[0]
+    def data_set(self, start: int, end: int, tags: range) -> DicomItem:
+        """Read the elements of a data set that fills `data[start:end]`, all of them in `tags`."""
+        return self._items_elements(start, end, 0, self._explicit, tags=tags, delimited=False)[0]
 
     def _items_elements(
-        self, position: int, end: int, depth: int, explicit: bool, *, delimited: bool
+        self,
+        position: int,
+        end: int,
+        depth: int,
+        explicit: bool,
+        *,
+        delimited: bool,
+        tags: range = _ALL_TAGS,
     ) -> tuple[DicomItem, int]:
         """Read elements to `end`, or to the delimiter of an item of undefined length."""
         item, last = DicomItem(), -1
@@ -138,7 +151,7 @@ class _Reader:
             if tag == _ITEM_END and delimited:
                 self._length(position + 4, end)
                 return item, position + 8
-            if tag <= last:
+            if tag <= last or tag not in tags:
                 raise _damaged("its elements are out of order")
             last = tag
             position = self._element(item, tag, position + 4, end, depth, explicit)

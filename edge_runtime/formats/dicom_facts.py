@@ -70,8 +70,8 @@ def read_facts(item: DicomItem) -> PhotoFacts:
     """Check the data set of one file.
 
     Raises:
-        ImageUnreadableError: not one frame of an 8-bit colour ophthalmic photograph, or
-            both eyes, or eyes that contradict each other.
+        ImageUnreadableError: not one frame of an 8-bit colour ophthalmic photograph, an
+            impossible layout, both eyes, or eyes that contradict each other.
     """
     _check_kind(item)
     photometric = _text(item, _PHOTOMETRIC)
@@ -88,7 +88,7 @@ def read_facts(item: DicomItem) -> PhotoFacts:
         rows=rows,
         columns=columns,
         photometric=photometric,
-        is_planar=_PLANAR in item.values and _number(item, _PLANAR) == 1,
+        is_planar=_is_planar(item),
         laterality=_laterality(item),
         field_degrees=degrees,
         icc_profile=item.values.get(_ICC_PROFILE),
@@ -114,6 +114,17 @@ def _check_kind(item: DicomItem) -> None:
             f"DICOM has {layout[0]} samples of {layout[2]} bits in {layout[1]}; export three "
             "unsigned samples of 8 bits"
         )
+
+
+def _is_planar(item: DicomItem) -> bool:
+    """Whether channels stand one behind the other; required of colours (PS3.3, C.7.6.3.1.3)."""
+    configuration = _number(item, _PLANAR)
+    if configuration not in (0, 1):
+        raise ImageUnreadableError(
+            f"DICOM has planar configuration {configuration}, which is neither 0 nor 1: the file "
+            "is damaged; copy it again"
+        )
+    return configuration == 1
 
 
 def _laterality(item: DicomItem) -> str | None:

@@ -6,6 +6,7 @@ ITU-T T.87 (JPEG-LS). The conversion from YCbCr is libjpeg's, integer for intege
 
 from __future__ import annotations
 
+import re
 import struct
 from importlib import import_module
 
@@ -21,7 +22,8 @@ __all__ = ["decode_jpeg_ls", "decode_rle", "decode_stored"]
 
 _CHANNELS = 3
 _RLE_HEADER = struct.Struct("<16I")
-_LS_START, _LS_FRAME = b"\xff\xd8\xff", 0xF7
+_LS_START, _LS_END, _LS_FRAME, _LS_SCAN = b"\xff\xd8\xff", b"\xff\xd9", 0xF7, 0xDA
+_LS_MARKER = re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]")  # in a scan less than 80 follows FF, or RSTn
 _BLOCK_ROWS = 256  # of the colour conversion, so that its wide integers stay small
 _FIXED_BITS, _HALF = 16, 1 << 15
 
@@ -73,7 +75,7 @@ def decode_jpeg_ls(frame: bytes, facts: PhotoFacts) -> Pixels:
         (rows, columns, 3) uint8 RGB.
 
     Raises:
-        ImageUnreadableError: the packages are missing, the frame is not of the size that the
+        ImageUnreadableError: the packages are missing, the frame is not one of the size that the
             data set says, or the decoder refuses it.
     """
     _check_ls_frame(frame, facts)
@@ -107,19 +109,23 @@ def decode_jpeg_ls(frame: bytes, facts: PhotoFacts) -> Pixels:
 
 
 def _check_ls_frame(frame: bytes, facts: PhotoFacts) -> None:
-    """Find SOF55 behind the start, and compare its size before a decoder allocates for it."""
-    position = 2
+    """Walk the markers: the size, before a decoder allocates for it, and one end, at the end."""
+    position, is_fitting = 2, False
     while frame.startswith(_LS_START) and position + 4 <= len(frame) and frame[position] == 0xFF:
+        marker = frame[position + 1]
         length = int.from_bytes(frame[position + 2 : position + 4], "big")
-        if frame[position + 1] == _LS_FRAME:
-            bits, rows, columns, count = struct.unpack(">BHHB", frame[position + 4 :][:6].ljust(6))
-            if (bits, rows, columns, count) == (8, facts.rows, facts.columns, _CHANNELS):
-                return
-            break
+        if marker == _LS_FRAME:
+            sizes = struct.unpack(">BHHB", frame[position + 4 :][:6].ljust(6))
+            is_fitting = sizes == (8, facts.rows, facts.columns, _CHANNELS)
         position += 2 + length
+        if marker == _LS_SCAN:
+            found = _LS_MARKER.search(frame, position)
+            position = found.start() if found else len(frame)
+            if is_fitting and frame[position:].rstrip(b"\0") == _LS_END:
+                return
     raise ImageUnreadableError(
-        "the JPEG-LS in the DICOM file is not of the size, bits and samples that the file says: "
-        "it is damaged"
+        "the JPEG-LS in the DICOM file is not one whole picture of the size, bits and samples that "
+        "the file says: it is damaged"
     )
 
 

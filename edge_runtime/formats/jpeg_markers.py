@@ -17,9 +17,11 @@ from dataclasses import dataclass, field
 from edge_runtime.errors import ImageLimitError, ImageUnreadableError
 from edge_runtime.formats.jpeg_restart import (
     check_restart_markers,
+    find_scan_end,
     num_interleaved_mcus,
     read_restart_interval,
 )
+from edge_runtime.formats.second_picture import refuse_second_picture
 
 __all__ = [
     "JpegFrame",
@@ -37,8 +39,6 @@ _SUPPORTED_FRAMES = {
     0xC3: "lossless",
 }
 _PROGRESSIVE, _LOSSLESS = 0xC2, 0xC3
-# The next marker after entropy-coded bytes: not a stuffed FF00, a restart or a fill byte.
-_NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _EXIF_PREFIX = b"Exif\x00\x00"
 _ICC_PREFIX = b"ICC_PROFILE\x00"  # then the number of this part and of all parts (ICC.1, B.4)
 _NUM_COEFFICIENTS = 64
@@ -91,13 +91,14 @@ class JpegStructure:
 class _Segment:
     """One marker with its payload `data[start:end]` (empty for markers without a length).
 
-    Of a scan, `scan_end` is the offset of the marker behind its entropy-coded bytes.
+    Of a scan, `restarts` are the numbers of the restart markers in its entropy-coded bytes, of
+    which there may be more where their number is not known.
     """
 
     marker: int
     start: int
     end: int
-    scan_end: int = -1
+    restarts: bytes = b""
 
 
 @dataclass(kw_only=True)
@@ -124,7 +125,7 @@ def read_jpeg_frame(data: bytes) -> JpegFrame:
         ImageUnreadableError: the bytes end before a frame header, or the coding process,
             precision or size is not supported.
     """
-    for segment in _segments(data):
+    for segment in _segments(data, None):
         if _is_frame(segment.marker):
             return _parse_frame(data, segment)
         if segment.marker in (_SOS, _EOI):
@@ -153,7 +154,7 @@ def check_jpeg_structure(data: bytes, frame: JpegFrame, *, max_scans: int) -> Jp
     """
     walk = _Walk(point_transform={i: [-1] * _NUM_COEFFICIENTS for i in frame.component_ids})
     frames = 0
-    for segment in _segments(data):
+    for segment in _segments(data, frame):
         frames += _is_frame(segment.marker)
         if segment.marker == _APP1 and walk.exif is None:
             walk.exif = _block(data, segment, _EXIF_PREFIX)
@@ -164,10 +165,14 @@ def check_jpeg_structure(data: bytes, frame: JpegFrame, *, max_scans: int) -> Jp
             walk.restart_interval = read_restart_interval(data[segment.start : segment.end])
         elif segment.marker == _SOS:
             _count_scan(data, segment, frame, walk, max_scans)
-            _check_restarts(data, segment, frame, walk.restart_interval)
+            num_mcus = _num_countable_mcus(frame, data[segment.start])
+            if num_mcus:
+                check_restart_markers(
+                    segment.restarts, interval=walk.restart_interval, num_mcus=num_mcus
+                )
         elif segment.marker == _EOI:
             _check_complete(frames, walk)
-            _check_no_second_image(data, segment.end)
+            refuse_second_picture(data, segment.end, "JPEG")
             return JpegStructure(
                 num_scans=walk.scans,
                 exif=walk.exif,
@@ -180,8 +185,11 @@ def check_jpeg_structure(data: bytes, frame: JpegFrame, *, max_scans: int) -> Jp
     )
 
 
-def _segments(data: bytes) -> Iterator[_Segment]:
-    """Yield markers in file order; stop silently where the bytes end."""
+def _segments(data: bytes, frame: JpegFrame | None) -> Iterator[_Segment]:
+    """Yield markers in file order; stop silently where the bytes end.
+
+    With `frame` the restart markers of a scan are kept where their number is known.
+    """
     position, num_segments = 2, 0
     while position + 2 <= len(data):
         num_segments += 1
@@ -209,13 +217,13 @@ def _segments(data: bytes) -> Iterator[_Segment]:
         end = position + 2 + length
         if length < 2 or end > len(data):
             return
-        start, position = position + 4, end
+        start, position, restarts = position + 4, end, b""
         if marker == _SOS:
-            found = _NEXT_MARKER.search(data, end)
-            if found is None:
+            num_mcus = _num_countable_mcus(frame, data[start]) if frame and end > start else 0
+            position, restarts = find_scan_end(data, end, num_mcus=num_mcus)
+            if position == len(data):
                 return
-            position = found.start()
-        yield _Segment(marker=marker, start=start, end=end, scan_end=position)
+        yield _Segment(marker=marker, start=start, end=end, restarts=restarts)
 
 
 def _is_frame(marker: int) -> bool:
@@ -286,14 +294,13 @@ def _count_scan(
         levels[first : last + 1] = [low_bit] * (last + 1 - first)
 
 
-def _check_restarts(data: bytes, segment: _Segment, frame: JpegFrame, interval: int) -> None:
-    """Check the restart markers where their number is known: one baseline scan of everything."""
+def _num_countable_mcus(frame: JpegFrame, num_scan_components: int) -> int:
+    """MCUs of a scan whose restart markers are known: a baseline scan of everything; else 0."""
     num_components = len(frame.component_ids)
-    interleaved = num_components > 1 and data[segment.start] == num_components
+    interleaved = num_components > 1 and num_scan_components == num_components
     if frame.progressive or frame.lossless or not interleaved:
-        return
-    num_mcus = num_interleaved_mcus(frame.width_px, frame.height_px, frame.sampling)
-    check_restart_markers(data, segment.end, segment.scan_end, interval=interval, num_mcus=num_mcus)
+        return 0
+    return num_interleaved_mcus(frame.width_px, frame.height_px, frame.sampling)
 
 
 def _check_complete(frames: int, walk: _Walk) -> None:
@@ -305,12 +312,4 @@ def _check_complete(frames: int, walk: _Walk) -> None:
         raise ImageUnreadableError(
             f"JPEG ends before {missing} of its {len(walk.point_transform)} colour components are "
             f"complete ({walk.scans} scans found): the file is cut; copy it again from the camera"
-        )
-
-
-def _check_no_second_image(data: bytes, end: int) -> None:
-    """Two joined files: which eye, and whose, is not for this program to guess."""
-    if data[end : end + 3] == b"\xff\xd8\xff":
-        raise ImageUnreadableError(
-            f"JPEG is followed by a second image at byte {end}; give one image a file"
         )

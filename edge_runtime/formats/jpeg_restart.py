@@ -12,18 +12,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from itertools import islice
 
 from edge_runtime.errors import ImageUnreadableError
 
-__all__ = ["check_restart_markers", "num_interleaved_mcus", "read_restart_interval"]
+__all__ = [
+    "check_restart_markers",
+    "find_scan_end",
+    "num_interleaved_mcus",
+    "read_restart_interval",
+]
 
 _BLOCK_PX = 8
 _CYCLE = 8
 _COUNTED_TOO_MANY = 1000
 _RST0 = 0xD0
-# In entropy-coded bytes FF is followed by 00 unless it starts a marker.
-_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
+# In entropy-coded bytes FF is followed by 00, or by FF (fill), unless it starts a marker.
+_MARKER = re.compile(rb"\xff[^\x00\xff]")
+_OTHER_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
 def num_interleaved_mcus(width_px: int, height_px: int, sampling: Sequence[tuple[int, int]]) -> int:
@@ -53,17 +58,37 @@ def read_restart_interval(body: bytes) -> int:
     return int.from_bytes(body, "big")
 
 
-def check_restart_markers(
-    data: bytes, start: int, end: int, *, interval: int, num_mcus: int
-) -> None:
+def find_scan_end(data: bytes, start: int, *, num_mcus: int) -> tuple[int, bytes]:
+    """Find the end of a scan and the restart markers in it, in one pass over its bytes.
+
+    Args:
+        data: the file's bytes.
+        start: first entropy-coded byte of the scan.
+        num_mcus: most MCUs of a scan.
+
+    Returns:
+        Offset of the marker that follows the scan (the length of the data where none does), and
+        the numbers, 0 to 7, of its restart markers: the first `num_mcus` + 1000.
+    """
+    numbers = bytearray()
+    for found in _MARKER.finditer(data, start):
+        number = data[found.start() + 1] - _RST0
+        if not 0 <= number < _CYCLE:
+            return found.start(), bytes(numbers)
+        numbers.append(number)
+        if len(numbers) == num_mcus + _COUNTED_TOO_MANY:  # a file of markers costs no more
+            end = _OTHER_MARKER.search(data, found.end())
+            return end.start() if end else len(data), bytes(numbers)
+    return len(data), bytes(numbers)
+
+
+def check_restart_markers(numbers: bytes, *, interval: int, num_mcus: int) -> None:
     """Require ceil(num_mcus / interval) - 1 restart markers in cyclic order 0 to 7.
 
     Without an interval none may be there: the decoder would stop at it.
 
     Args:
-        data: the file's bytes.
-        start: first entropy-coded byte of the scan.
-        end: offset of the marker that follows the scan.
+        numbers: of the restart markers, as `find_scan_end` gives them.
         interval: MCUs between two restart markers; 0 without restart markers.
         num_mcus: MCUs of the scan.
 
@@ -71,17 +96,14 @@ def check_restart_markers(
         ImageUnreadableError: too few, too many, or one out of order.
     """
     expected = -(-num_mcus // interval) - 1 if interval else 0
-    # Some more than expected tell that there are too many: a file of markers costs no more.
-    most = expected + _COUNTED_TOO_MANY
-    markers = islice(_RESTART.finditer(data, start, end), most)
-    found = [data[marker.start() + 1] - _RST0 for marker in markers]
-    if len(found) != expected:
-        count = f"{len(found)} or more" if len(found) == most else f"{len(found)}"
+    if len(numbers) != expected:
+        is_cut = len(numbers) == num_mcus + _COUNTED_TOO_MANY
+        count = f"{len(numbers)} or more" if is_cut else f"{len(numbers)}"
         raise ImageUnreadableError(
             f"JPEG has {count} restart markers, its size and restart interval ask for {expected}: "
             "image data are missing or doubled; copy it again from the camera"
         )
-    for index, number in enumerate(found):
+    for index, number in enumerate(numbers):
         if number != index % _CYCLE:
             raise ImageUnreadableError(
                 f"JPEG restart marker {index + 1} of {expected} has number {number} instead of "

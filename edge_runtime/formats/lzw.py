@@ -11,16 +11,39 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from edge_runtime.errors import ImageLimitError
 from edge_runtime.formats.packed_bytes import damaged
 
-__all__ = ["unpack_lzw"]
+__all__ = ["check_lzw_cost", "unpack_lzw"]
 
 _CLEAR, _END, _MAX_ENTRIES = 256, 257, 4096
 _LITERALS = [*(bytes([value]) for value in range(256)), b"", b""]
 # 9 bits until 511 entries are known, 10 until 1023, 11 until 2047, then 12.
 _WIDTHS = np.repeat(np.array([9, 10, 11, 12]), [254, 512, 1024, 2050])
 _OFFSETS = np.concatenate([[0], np.cumsum(_WIDTHS)])  # in bits, from the clear code
-_MIN_MEAN_STRETCH = 64  # bytes; a writer clears a full table, which takes thousands
+# Bytes that a slow core, too, unpacks in less than two seconds; beginning a stream (a strip or
+# tile) or a table costs as much as some hundred bytes.
+_MAX_COST, _STREAM_COST = 4_000_000, 400
+_MIN_MEAN_STRETCH = _STREAM_COST  # bytes; a writer clears a full table, which takes thousands
+
+
+def check_lzw_cost(num_bytes: int, num_streams: int) -> None:
+    """Refuse more LZW than is unpacked in time; the codes are walked in Python.
+
+    Args:
+        num_bytes: compressed bytes of all streams.
+        num_streams: strips or tiles.
+
+    Raises:
+        ImageLimitError: with the size, the limit and what to do.
+    """
+    cost = num_bytes + _STREAM_COST * num_streams
+    if cost > _MAX_COST:
+        raise ImageLimitError(
+            f"TIFF has {num_bytes / 1e6:.1f} MB of LZW data in {num_streams} strips or tiles; the "
+            f"limit is {_MAX_COST / 1e6:g} MB, where each counts {_STREAM_COST} bytes more; export "
+            "it uncompressed, with deflate, or as PNG or JPEG"
+        )
 
 
 def unpack_lzw(data: bytes, expected: int) -> bytes:
@@ -71,21 +94,26 @@ def _codes_from(
 
 def _expand(codes: list[int], out: list[bytes], room: int) -> int:
     """Append the strings of the codes of one stretch; return how many bytes they are."""
-    table, previous, size = _LITERALS.copy(), b"", 0
-    for code in codes:
-        if code < len(table):
+    if not codes:
+        return 0
+    if codes[0] > _END:
+        raise damaged("one of its LZW codes is not in the table")
+    previous, table, known = _LITERALS[codes[0]], _LITERALS.copy(), len(_LITERALS)
+    strings = [previous]
+    for code in codes[1:]:
+        if code < known:
             entry = table[code]
-        elif code == len(table) and previous:
+        elif code == known:
             entry = previous + previous[:1]
         else:
             raise damaged("one of its LZW codes is not in the table")
-        if previous:
-            table.append(previous + entry[:1])
-        size += len(entry)
-        if size > room:
-            raise damaged("its LZW codes hold more bytes than the picture")
-        out.append(entry)
-        previous = entry
-    if len(table) > _MAX_ENTRIES:
+        table.append(previous + entry[:1])
+        strings.append(entry)
+        previous, known = entry, known + 1
+    if known > _MAX_ENTRIES:
         raise damaged("its LZW table overflows")
+    size = sum(map(len, strings))
+    if size > room:
+        raise damaged("its LZW codes hold more bytes than the picture")
+    out += strings
     return size

@@ -16,8 +16,9 @@ from edge_runtime.errors import ImageUnreadableError
 from edge_runtime.formats.exif import orientation_warning
 from edge_runtime.formats.header import DecodeLimits, ImageHeader, Pixels, check_pixel_limit
 from edge_runtime.formats.icc import describe_profile, profile_warning
-from edge_runtime.formats.lzw import unpack_lzw
+from edge_runtime.formats.lzw import check_lzw_cost, unpack_lzw
 from edge_runtime.formats.packed_bytes import inflate, unpack_bits
+from edge_runtime.formats.second_picture import refuse_second_picture
 from edge_runtime.formats.tiff_directory import TIFF_STARTS, Entries, read_directory
 
 __all__ = ["TIFF_STARTS", "TiffFile", "open_tiff"]
@@ -25,7 +26,7 @@ __all__ = ["TIFF_STARTS", "TiffFile", "open_tiff"]
 _CHANNELS = 3
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 256, 257, 258, 259, 262, 266
 _STRIP_OFFSETS, _ORIENTATION, _SAMPLES, _STRIP_ROWS, _STRIP_BYTES = 273, 274, 277, 278, 279
-_PLANAR, _PREDICTOR, _SAMPLE_FORMAT, _ICC_PROFILE = 284, 317, 339, 34675
+_PLANAR, _PREDICTOR, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _ICC_PROFILE = 284, 317, 338, 339, 34675
 _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_BYTES = 322, 323, 324, 325
 _NONE, _LZW, _DEFLATE, _OLD_DEFLATE, _PACKBITS = 1, 5, 8, 32946, 32773
 _UNPACK: dict[int, Callable[[bytes, int], bytes]] = {
@@ -48,7 +49,7 @@ _RGB, _TILE_STEP = 2, 16
 _MAX_COUNTS = {
     **dict.fromkeys((_WIDTH, _HEIGHT, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER, _ORIENTATION), 1),
     **dict.fromkeys((_SAMPLES, _STRIP_ROWS, _PLANAR, _PREDICTOR, _TILE_WIDTH, _TILE_HEIGHT), 1),
-    **dict.fromkeys((_BITS, _SAMPLE_FORMAT), 16),
+    **dict.fromkeys((_BITS, _EXTRA_SAMPLES, _SAMPLE_FORMAT), 16),
     **dict.fromkeys((_STRIP_OFFSETS, _STRIP_BYTES, _TILE_OFFSETS, _TILE_BYTES), 200_000),
     _ICC_PROFILE: 10_000_000,
 }
@@ -106,8 +107,10 @@ def open_tiff(data: bytes, limits: DecodeLimits) -> TiffFile:
         limits: of pixels.
 
     Raises:
-        ImageUnreadableError: cut, damaged, or of a kind that is not read.
-        ImageLimitError: more pixels than the limits, tiles that pass the edge included.
+        ImageUnreadableError: cut, damaged, of a kind that is not read, or followed by another
+            picture.
+        ImageLimitError: more pixels than the limits, tiles that pass the edge included, or more
+            LZW than can be unpacked in time.
     """
     entries = read_directory(data, _MAX_COUNTS)
     height, width = entries.size(_HEIGHT), entries.size(_WIDTH)
@@ -115,10 +118,13 @@ def open_tiff(data: bytes, limits: DecodeLimits) -> TiffFile:
     compression = _check_coding(entries)
     blocks = _blocks(entries, height, width, limits)
     _check_places(data, blocks, compression)
+    if compression == _LZW:
+        check_lzw_cost(sum(block.num_bytes for block in blocks), len(blocks))
     orientation, warnings = _orientation(entries)
     profile = entries.raw(_ICC_PROFILE)
     description = None if profile is None else describe_profile(profile)
     end = max(entries.end, *(block.start + block.num_bytes for block in blocks))
+    refuse_second_picture(data, end, "TIFF")
     if len(data) > end:
         warnings += (f"{len(data) - end} bytes after the end of the TIFF were ignored",)
     header = ImageHeader(
@@ -149,6 +155,7 @@ def _check_coding(entries: Entries) -> int:
         (photometric != _RGB, f"holds {_PHOTOMETRIC_NAMES.get(photometric, 'unknown colours')}"),
         (samples == 4, "has an alpha channel"),
         (samples != _CHANNELS, f"has {samples} samples a pixel"),
+        (entries.has(_EXTRA_SAMPLES), "names a fourth sample and has three"),
         (
             set(entries.all(_BITS, (1,))) != {8},
             f"has {max(entries.all(_BITS, (1,)))} bits a sample",

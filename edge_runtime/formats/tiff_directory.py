@@ -66,6 +66,10 @@ class Entries:
             raise _damaged(f"entry {tag} gives a size of 0 pixels")
         return found
 
+    def has(self, tag: int) -> bool:
+        """Whether the entry is there, whatever its type."""
+        return tag in self.values or tag in self.blobs
+
     def raw(self, tag: int) -> bytes | None:
         """Return the bytes of an entry that holds no numbers, None where it is missing."""
         return self.blobs.get(tag)
@@ -109,7 +113,7 @@ def _read_entry(
     code = _NUMBER_CODES.get(kind)
     if tag not in max_counts:
         return max(at + 12, start + size)
-    if tag in entries.values or tag in entries.blobs or count > max_counts[tag]:
+    if entries.has(tag) or count > max_counts[tag]:
         raise _damaged(f"entry {tag} stands twice or has {count} values")
     if code is None:
         entries.blobs[tag] = data[start : start + size]

@@ -60,7 +60,8 @@ REFUSALS = (
         reasons=("image unreadable",),
         happened="Empty, cut, damaged, too much for its decoder (`--isolate`), a folder, not JPEG, "
         "PNG, TIFF, BMP or DICOM, one channel (grayscale), CMYK, 16 bits, partly transparent, "
-        "several pages or frames, a DICOM file of both eyes. The line below the reason says which.",
+        "several pages or frames, two pictures in one file, a DICOM file of both eyes. "
+        "The line below the reason says which.",
         next_step="Copy it again from the camera; export 8-bit RGB JPEG or PNG.",
     ),
     Refusal(
@@ -71,8 +72,9 @@ REFUSALS = (
     ),
     Refusal(
         reasons=("image too large",),
-        happened="More than 40 megapixels, 60 MB or 100 scans; refused before decoding.",
-        next_step="Give the camera's own JPEG, or export it smaller.",
+        happened="More than 40 megapixels, 60 MB, 100 scans, or 4 MB of LZW in a TIFF; refused "
+        "before decoding.",
+        next_step="Give the camera's own JPEG, or export it smaller, or without LZW.",
     ),
     Refusal(
         reasons=("image differs from its expected SHA-256",),
