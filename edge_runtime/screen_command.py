@@ -16,6 +16,7 @@ from edge_runtime.errors import ConfigError
 from edge_runtime.examination_list import read_examinations
 from edge_runtime.overlay import overlay_png
 from edge_runtime.result import NOTICE, Decision, ScreeningResult
+from edge_runtime.safe_files import write_file
 from edge_runtime.screen_answers import Answers, Forgotten, KeptInMemory
 from edge_runtime.screen_inputs import plan_images, plan_two_eyes
 from edge_runtime.screen_plan import ScreenPlan
@@ -225,7 +226,7 @@ def _write_overlays(folder: Path, index: int, result: ScreeningResult) -> None:
             continue
         path = folder / f"{index:04d}_{eye}{'' if number == 1 else f'_{number}'}.png"
         try:
-            path.write_bytes(overlay_png(eye, one))
+            write_file(path, overlay_png(eye, one), mode=0o600)  # a patient's, as the reports
         except OSError as error:
             raise ConfigError(f"{path} cannot be written ({error.strerror})") from error
 
@@ -237,3 +238,7 @@ def _make_folder(folder: Path) -> None:
         raise ConfigError(
             f"--evidence-dir {folder} cannot be made ({error.strerror}); name another folder"
         ) from error
+    if any(folder.glob("[0-9]*_*.png")):  # one left from then would pass for this patient's
+        raise ConfigError(
+            f"--evidence-dir {folder} holds the pictures of an earlier run; name another folder"
+        )

@@ -32,6 +32,7 @@ __all__ = ["RECORD_NAME", "ScreenRecord", "record_key"]
 
 RECORD_NAME = "results.jsonl"
 RECORD_SCHEMA_VERSION = 1
+_LINE_START = b'{"record":{'
 # Say nothing about what was computed: why the engine was chosen, and how many threads it has.
 _NO_PART_OF_THE_ANSWER = frozenset({"chosen", "threads"})
 
@@ -71,7 +72,8 @@ class ScreenRecord:
 
         Raises:
             ConfigError: If another run writes there, or the folder cannot be written.
-            DataError: If a line that is not the last one is damaged.
+            DataError: If a line that is not the last one is damaged, or the first one is not of a
+                record.
         """
         self._path = folder / RECORD_NAME
         self._offsets: dict[str, dict[str | None, int]] = {}
@@ -193,7 +195,7 @@ class ScreenRecord:
         place = 0
         for line, is_last in self._lines():
             value = _parse(line)
-            if value is None and not is_last:
+            if value is None and not (is_last and (place or _begins_a_record(line))):
                 raise DataError(self._damaged(f"at byte {place}"))
             if value is None:
                 self.torn_bytes = len(line)
@@ -230,7 +232,7 @@ def _parse(line: bytes) -> dict[str, Any] | None:
         return None
     try:
         value = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     head = value.get("record") if isinstance(value, dict) else None
     if not isinstance(head, dict) or "examination_id" not in value:
@@ -238,6 +240,12 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     known = head.get("schema_version") == RECORD_SCHEMA_VERSION
     complete = {"key", "screened_at", "software_version"} <= head.keys()
     return value if known and complete else None
+
+
+def _begins_a_record(line: bytes) -> bool:
+    """Whether a first line can be one of ours that was cut off, and not somebody's other file."""
+    start = line[: len(_LINE_START)]
+    return not line.endswith(b"\n") and (_LINE_START.startswith(start) or not line.strip(b"\0"))
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 
 from edge_runtime import __version__
@@ -39,11 +39,13 @@ class Done:
 
 @dataclass(frozen=True, kw_only=True)
 class _Waiting:
-    """One examination that was taken from the plan and not handed on yet."""
+    """One examination that was taken from the plan and not handed on yet.
+
+    Holds no picture: behind one in work, all the rest of a folder may wait that the record knows.
+    """
 
     input_index: int
     planned: PlannedExamination
-    read: ReadExamination
     key: str | None
     is_known: bool
 
@@ -101,7 +103,7 @@ class ScreenRun:
             in_work = {one.key for one in self._queue} - {None}
             is_known = key in in_work or self._find(key, planned) is not None
             self._queue.append(
-                _Waiting(input_index=index, planned=planned, read=read, key=key, is_known=is_known)
+                _Waiting(input_index=index, planned=planned, key=key, is_known=is_known)
             )
             if is_known:
                 self._tell_known()
@@ -146,8 +148,9 @@ class ScreenRun:
             waiting = self._queue.popleft()
             place = self._find(waiting.key, waiting.planned)
             if place is None:  # its twin's answer was not kept: the machine failed on it
-                examination = waiting.read.examination
-                self._answer(waiting, self.screener.screen(examination, evidence=self.evidence))
+                read, key = self._read(waiting.planned)
+                result = self.screener.screen(read.examination, evidence=self.evidence)
+                self._answer(replace(waiting, key=key), result)
             else:
                 self._hand_on(waiting, self.answers.read(place), place)
 

@@ -162,6 +162,22 @@ def test_a_last_line_of_another_form_is_cut_off(tmp_path: Path, tail: bytes) -> 
         assert record.find("k1", None) == 0
 
 
+@pytest.mark.parametrize("data", [b'{"input_index":0}\n', b'{"mine":1', b"[" * 100_000 + b"\n"])
+def test_a_file_of_another_kind_is_refused_and_left_alone(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / RECORD_NAME).write_bytes(data)
+    with pytest.raises(DataError, match="at byte 0"):
+        ScreenRecord(tmp_path)
+    assert (tmp_path / RECORD_NAME).read_bytes() == data
+
+
+@pytest.mark.parametrize("data", [b'{"rec', b'{"record":{"schema_version":1,', b"\0" * 300])
+def test_a_first_line_that_was_cut_off_is_begun_again(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / RECORD_NAME).write_bytes(data)
+    with ScreenRecord(tmp_path) as record:
+        assert record.torn_bytes == len(data)
+        assert record.add("k1", answer()) == 0
+
+
 def test_damage_before_the_last_line_is_refused_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / RECORD_NAME
     with ScreenRecord(tmp_path) as record:
