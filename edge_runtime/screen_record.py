@@ -6,9 +6,9 @@ with `record`: the key, the time and the version of the software. It holds no fi
 
 The key is a hash of everything that the answer depends on: the contents of the pictures, eye by
 eye, the hashes expected of them, the bundle, the engine with its precision, whether a child
-process decodes, and this software's version. The same key is never screened twice; a changed file
-has another key. An answer that a failure of the machine gave, and not the pictures, has no key: it
-is tried again.
+process decodes, and the versions of this software and of the libraries that decode for it. The
+same key is never screened twice; a changed file has another key. An answer that a failure of the
+machine gave, and not the pictures, has no key: it is tried again.
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import cv2
+import numpy as np
+import simplejpeg
+
 from edge_runtime.errors import ConfigError, DataError
 from edge_runtime.report_entries import Screened
 from edge_runtime.result import SCHEMA_VERSION, ScreeningResult
@@ -32,6 +36,7 @@ __all__ = ["RECORD_NAME", "ScreenRecord", "record_key"]
 
 RECORD_NAME = "results.jsonl"
 RECORD_SCHEMA_VERSION = 1
+_LIBRARIES = (cv2.__version__, np.__version__, simplejpeg.__version__)
 _LINE_START = b'{"record":{'
 # Say nothing about what was computed: why the engine was chosen, and how many threads it has.
 _NO_PART_OF_THE_ANSWER = frozenset({"chosen", "threads"})
@@ -56,7 +61,7 @@ def record_key(
     """
     name, precision, facts = engine
     details = {k: v for k, v in facts.items() if k not in _NO_PART_OF_THE_ANSWER}
-    versions = [SCHEMA_VERSION, software_version]
+    versions = [SCHEMA_VERSION, software_version, *_LIBRARIES]
     value = [contents, bundle_sha256, name, precision, details, is_isolated, versions]
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 

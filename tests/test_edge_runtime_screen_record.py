@@ -62,9 +62,12 @@ def test_the_key_covers_everything_that_the_answer_depends_on() -> None:
     assert key(engine=(*ENGINE[:2], {**ENGINE[2], "chosen": "asked for", "threads": "4"})) == key()
 
 
-def test_an_answer_of_another_schema_is_never_found(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["SCHEMA_VERSION", "_LIBRARIES"])
+def test_an_answer_of_another_schema_or_decoder_is_never_found(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     before = key()
-    monkeypatch.setattr(screen_record, "SCHEMA_VERSION", 99)
+    monkeypatch.setattr(screen_record, name, ("99",))
     assert key() != before
 
 
