@@ -12,12 +12,18 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 
 from edge_runtime import __version__
+from edge_runtime.errors import DataError
 from edge_runtime.image import DecodeLimits
 from edge_runtime.report_entries import ReportEntry, Screened
 from edge_runtime.result import ScreeningResult
 from edge_runtime.screen_answers import Answers
 from edge_runtime.screen_plan import PlannedExamination, ScreenPlan
-from edge_runtime.screen_reading import ReadExamination, read_examination, refer_to_files
+from edge_runtime.screen_reading import (
+    EyeContents,
+    ReadExamination,
+    read_examination,
+    refer_to_files,
+)
 from edge_runtime.screen_record import ScreenRecord, record_key
 from edge_runtime.screener import Screener
 
@@ -46,6 +52,7 @@ class _Waiting:
 
     input_index: int
     planned: PlannedExamination
+    contents: tuple[EyeContents, ...] | None
     key: str | None
     is_known: bool
 
@@ -103,7 +110,13 @@ class ScreenRun:
             in_work = {one.key for one in self._queue} - {None}
             is_known = key in in_work or self._find(key, planned) is not None
             self._queue.append(
-                _Waiting(input_index=index, planned=planned, key=key, is_known=is_known)
+                _Waiting(
+                    input_index=index,
+                    planned=planned,
+                    contents=read.contents,
+                    key=key,
+                    is_known=is_known,
+                )
             )
             if is_known:
                 self._tell_known()
@@ -152,7 +165,9 @@ class ScreenRun:
                 result = self.screener.screen(read.examination, evidence=self.evidence)
                 self._answer(replace(waiting, key=key), result)
             else:
-                self._hand_on(waiting, self.answers.read(place), place)
+                screened = self.answers.read(place)
+                _require_of(screened.result, waiting.contents)
+                self._hand_on(waiting, screened, place)
 
     def _hand_on(self, waiting: _Waiting, screened: Screened, place: int) -> None:
         self.places[waiting.input_index] = place
@@ -163,6 +178,25 @@ class ScreenRun:
                 screened=screened,
                 is_known=waiting.is_known,
             )
+        )
+
+
+def _require_of(result: ScreeningResult, contents: tuple[EyeContents, ...] | None) -> None:
+    """Never tell the answer of other pictures, whatever key it was found under.
+
+    Raises:
+        DataError: The answer names other eyes or other files.
+    """
+    given = {eye: [sha256 for sha256, _ in pictures] for eye, pictures in contents or ()}
+    found = {eye.eye: [one.image_sha256 for one in eye.fields] for eye in result.eyes}
+    # Behind the pictures given, an eye has an entry for each that the protocol misses.
+    same = found.keys() == given.keys() and all(
+        found[eye][: len(hashes)] == hashes for eye, hashes in given.items()
+    )
+    if not same:
+        raise DataError(
+            "the record holds the answer of other pictures under the key of these: it was changed; "
+            "move its folder away and start again, or name another --out"
         )
 
 

@@ -248,6 +248,20 @@ def test_the_same_content_twice_in_one_run_is_screened_once(
     assert answers(result) == answers(run(*args))
 
 
+def test_the_answer_of_other_pictures_is_never_told(
+    built: BuiltBundle, photos: Path, tmp_path: Path
+) -> None:
+    args = (built.folder, photos / "eye[01].jpg", "--json", "--out", tmp_path / "out")
+    run(*args)
+    path = tmp_path / "out" / RECORD_NAME
+    first, second = (json.loads(line) for line in path.read_text().splitlines())
+    first["record"], second["record"] = second["record"], first["record"]
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in (first, second)))
+    result = run(*args)
+    assert (result.exit_code, result.stdout) == (6, "")
+    assert "other pictures" in result.stderr
+
+
 def test_no_picture_waits_in_memory_behind_one_in_work(
     built: BuiltBundle, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
