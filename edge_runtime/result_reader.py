@@ -30,6 +30,8 @@ from edge_runtime.result import (
 
 __all__ = ["parse_result", "read_result"]
 
+_UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
+
 
 def parse_result(text: str) -> ScreeningResult:
     """Return the result that one line of JSON holds.
@@ -38,7 +40,7 @@ def parse_result(text: str) -> ScreeningResult:
         DataError: No strict JSON, or as `read_result`.
     """
     try:
-        value = json.loads(text, parse_constant=_refuse_constant)
+        value = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
     except (ValueError, RecursionError) as error:
         raise DataError(f"the result is no JSON ({error}); screen the picture again") from error
     return read_result(value)
@@ -62,7 +64,7 @@ def read_result(value: object) -> ScreeningResult:
     try:
         result = _result(value)
         same = result.to_dict() == value
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    except _UNREADABLE as error:
         raise DataError(
             f"the result cannot be read ({type(error).__name__}: {error}); screen the picture again"
         ) from error
@@ -76,6 +78,14 @@ def read_result(value: object) -> ScreeningResult:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no number of JSON")
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse what says one thing twice: another reader would take the other one."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key appears more than once")
+    return found
 
 
 def _result(value: Mapping[str, Any]) -> ScreeningResult:

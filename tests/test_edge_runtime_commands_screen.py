@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -248,6 +249,47 @@ def test_the_same_content_twice_in_one_run_is_screened_once(
     assert answers(result) == answers(run(*args))
 
 
+def test_the_answer_of_other_pictures_is_never_told(
+    built: BuiltBundle, photos: Path, tmp_path: Path
+) -> None:
+    args = (built.folder, photos / "eye[01].jpg", "--json", "--out", tmp_path / "out")
+    run(*args)
+    path = tmp_path / "out" / RECORD_NAME
+    first, second = (json.loads(line) for line in path.read_text().splitlines())
+    first["record"], second["record"] = second["record"], first["record"]
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in (first, second)))
+    result = run(*args)
+    assert (result.exit_code, result.stdout) == (6, "")
+    assert "other pictures" in result.stderr
+
+
+def test_no_picture_waits_in_memory_behind_one_in_work(
+    built: BuiltBundle, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder of which the record knows all but the first is not read into memory whole."""
+    for number in range(20):
+        picture = jpeg_bytes(centred_fundus(128, seed=number + 10))
+        (photos / f"more{number:02}.jpg").write_bytes(picture)
+    args = (built.folder, photos, "--json", "--threads", 1, "--out", tmp_path / "out")
+    run(*args)
+    (photos / "cut.jpg").write_bytes((photos / "cut.jpg").read_bytes()[:800])
+    seen: list[weakref.ref[object]] = []
+    most = 0
+    real = screen_run.read_examination
+
+    def read(*given: object, **more: object) -> object:
+        nonlocal most
+        found = real(*given, **more)  # type: ignore[arg-type]
+        seen.append(weakref.ref(found))
+        most = max(most, sum(one() is not None for one in seen))
+        return found
+
+    monkeypatch.setattr(screen_run, "read_examination", read)
+    assert "taken from the record: 25 of 26" in run(*args).stderr
+    assert len(seen) == 26
+    assert most <= 4
+
+
 def test_a_missing_picture_is_taken_when_it_comes(
     built: BuiltBundle, photos: Path, tmp_path: Path, screened: list[str]
 ) -> None:
@@ -333,6 +375,29 @@ def test_no_picture_of_another_content_is_shown(
     run(built.folder, photos / "eye0.jpg", "--html", html, "--with-pictures")
     assert "has changed: no picture to show" in html.read_text()
     assert "<img" not in html.read_text()
+
+
+def test_evidence_of_an_earlier_run_cannot_pass_for_this_patients(
+    built: BuiltBundle, photos: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "evidence"
+    run(built.folder, photos / "eye0.jpg", "--evidence-dir", folder)
+    assert [path.stat().st_mode & 0o077 for path in folder.iterdir()] == [0]
+    again = run(built.folder, photos / "cut.jpg", "--evidence-dir", folder)
+    assert again.exit_code == 2
+    assert "earlier run" in again.stderr
+
+
+def test_a_picture_that_cannot_be_made_again_costs_no_report(
+    built: BuiltBundle, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> object:
+        raise EngineError("no decoding child")
+
+    monkeypatch.setattr(Screener, "model_input", fail)
+    html = tmp_path / "r.html"
+    assert run(built.folder, photos / "eye0.jpg", "--html", html, "--with-pictures").exit_code == 0
+    assert "no picture to show" in html.read_text()
 
 
 def test_one_file_that_nobody_foresaw_does_not_end_the_run(

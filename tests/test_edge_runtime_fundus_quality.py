@@ -13,6 +13,7 @@ from wrong_input_factory import WRONG_INPUT, in_circle
 
 from edge_runtime.bundle_parts.manifest import Protocol
 from edge_runtime.errors import BundleFormatError, ConfigError, FieldOfViewError, ImageError
+from edge_runtime.fundus import quality
 from edge_runtime.fundus.quality import QualityLimits, assess_image
 from edge_runtime.preprocess import PreprocessSpec, load_for_model
 
@@ -66,6 +67,14 @@ def test_swapped_channels_are_refused():
     swapped[..., 0] = (image[..., 2] * 1.2).astype(np.uint8)
     swapped[..., 2] = image[..., 0]
     assert NOT_COLOUR in assess(swapped).reasons
+
+
+@pytest.mark.parametrize("name", ["detail", "colour", "step_share", "centre_offset"])
+def test_a_statistic_that_is_no_number_passes_nothing(monkeypatch, name):
+    measured = {**assess(centred_fundus(256)).measures, name: float("nan")}
+    monkeypatch.setattr(quality, "measure_field", lambda _: measured)
+    monkeypatch.setattr(quality, "_frame_measures", lambda *_: {})
+    assert assess(centred_fundus(256)).reasons == ("artefact",)
 
 
 def test_uniform_disc_has_no_detail():

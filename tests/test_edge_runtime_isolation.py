@@ -320,6 +320,16 @@ def test_a_child_goes_on_starting_when_the_caller_cannot_wait(real_loader: Open)
 
 
 @pytest.mark.slow
+def test_a_child_left_starting_is_heard_however_late(real_loader: Open) -> None:
+    """With deadlines shorter than a start, isolation would else never come to work again."""
+    loader = real_loader(start_timeout_s=2.0)
+    pid = loader.idle_pids[0]
+    time.sleep(2.1)
+    load(loader, GOOD)
+    assert loader.idle_pids[0] == pid
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["png", "jpeg"])
 def test_a_memory_bomb_costs_only_itself(kind: str, real_loader: Open) -> None:
     """20 megapixels are within the limits of decoding, and far over this child's memory."""

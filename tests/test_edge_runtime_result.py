@@ -367,6 +367,23 @@ def test_text_that_is_no_result_is_refused(text: str) -> None:
         ScreeningResult.from_json(text)
 
 
+def test_a_key_given_twice_is_refused() -> None:
+    text = _whole().to_json()
+    other = '{"disposition":"no_refer",' + text[1:]
+    assert json.loads(other) == json.loads(text)
+    with pytest.raises(DataError, match="more than once"):
+        ScreeningResult.from_json(other)
+
+
+@pytest.mark.parametrize("depth", [600, 900, 980])
+def test_depth_without_end_is_refused(depth: int) -> None:
+    nested: object = []
+    for _ in range(depth):
+        nested = [nested]
+    with pytest.raises(DataError):
+        ScreeningResult.from_dict({**_whole().to_dict(), "warnings": [nested]})
+
+
 def test_no_edit_of_a_stored_result_makes_it_clear() -> None:
     value = _whole().to_dict()
     for disposition in ("no_refer", "ungradable", "clear"):

@@ -102,6 +102,15 @@ def test_rows_contradicting_each_other_are_refused(write) -> None:
     assert "line 4: an examination_id of further up comes again" in refused(write(apart))
 
 
+def test_one_patients_picture_is_refused_under_another(write) -> None:
+    path = write(f"{HEADER}anna,OD,a.jpg,,\nanna,OS,b.jpg,,\nbert,OD,c.jpg,,\nbert,OS,./b.jpg,,\n")
+    text = refused(path)
+    assert "line 5: this picture was given for another examination" in text
+    assert "b.jpg" not in text
+    twice = write(f"{HEADER}anna,OD,a.jpg,,\nanna,OS,a.jpg,,\n")
+    assert len(read_examinations(twice).examinations) == 1  # the screener's: neither eye is clear
+
+
 def test_every_bad_row_is_listed_up_to_twenty(write) -> None:
     text = refused(write(HEADER + "v,left,a.jpg,,\n" * 25))
     assert "line 2: " in text

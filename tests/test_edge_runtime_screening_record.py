@@ -62,9 +62,12 @@ def test_the_key_covers_everything_that_the_answer_depends_on() -> None:
     assert key(engine=(*ENGINE[:2], {**ENGINE[2], "chosen": "asked for", "threads": "4"})) == key()
 
 
-def test_an_answer_of_another_schema_is_never_found(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["SCHEMA_VERSION", "_LIBRARIES"])
+def test_an_answer_of_another_schema_or_decoder_is_never_found(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     before = key()
-    monkeypatch.setattr(screen_record, "SCHEMA_VERSION", 99)
+    monkeypatch.setattr(screen_record, name, ("99",))
     assert key() != before
 
 
@@ -160,6 +163,22 @@ def test_a_last_line_of_another_form_is_cut_off(tmp_path: Path, tail: bytes) -> 
     with ScreenRecord(tmp_path) as record:
         assert record.torn_bytes == len(tail)
         assert record.find("k1", None) == 0
+
+
+@pytest.mark.parametrize("data", [b'{"input_index":0}\n', b'{"mine":1', b"[" * 100_000 + b"\n"])
+def test_a_file_of_another_kind_is_refused_and_left_alone(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / RECORD_NAME).write_bytes(data)
+    with pytest.raises(DataError, match="at byte 0"):
+        ScreenRecord(tmp_path)
+    assert (tmp_path / RECORD_NAME).read_bytes() == data
+
+
+@pytest.mark.parametrize("data", [b'{"rec', b'{"record":{"schema_version":1,', b"\0" * 300])
+def test_a_first_line_that_was_cut_off_is_begun_again(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / RECORD_NAME).write_bytes(data)
+    with ScreenRecord(tmp_path) as record:
+        assert record.torn_bytes == len(data)
+        assert record.add("k1", answer()) == 0
 
 
 def test_damage_before_the_last_line_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from edge_runtime.errors import ConfigError
 from edge_runtime.reports.overlay import overlay_png
 from edge_runtime.reports.writer import ReportFiles, write_reports
 from edge_runtime.result import NOTICE, Decision, ScreeningResult
+from edge_runtime.safe_files import write_file
 from edge_runtime.screener import Screener
 from edge_runtime.screening.answers import Answers, Forgotten, KeptInMemory
 from edge_runtime.screening.examination_list import read_examinations
@@ -225,7 +226,7 @@ def _write_overlays(folder: Path, index: int, result: ScreeningResult) -> None:
             continue
         path = folder / f"{index:04d}_{eye}{'' if number == 1 else f'_{number}'}.png"
         try:
-            path.write_bytes(overlay_png(eye, one))
+            write_file(path, overlay_png(eye, one), mode=0o600)  # a patient's, as the reports
         except OSError as error:
             raise ConfigError(f"{path} cannot be written ({error.strerror})") from error
 
@@ -237,3 +238,7 @@ def _make_folder(folder: Path) -> None:
         raise ConfigError(
             f"--evidence-dir {folder} cannot be made ({error.strerror}); name another folder"
         ) from error
+    if any(folder.glob("[0-9]*_*.png")):  # one left from then would pass for this patient's
+        raise ConfigError(
+            f"--evidence-dir {folder} holds the pictures of an earlier run; name another folder"
+        )

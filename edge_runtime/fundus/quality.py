@@ -235,12 +235,16 @@ def _reasons(measures: Mapping[str, float], limits: QualityLimits) -> tuple[str,
         "dark": dark,
         "overexposed": m["burnt_share"] > limits.max_burnt,
         "blur": m["detail"] < limits.min_detail,
-        "artefact": not dark
-        and (
-            m["shadow_share"] > limits.max_shadow
-            or m["glare_share"] > limits.max_glare
-            or m["flat_share"] > limits.max_flat
-            or m["step_share"] > limits.max_step
+        # Of a statistic that is no number, every comparison is false: it would pass them all.
+        "artefact": not np.isfinite(list(m.values())).all()
+        or (
+            not dark
+            and (
+                m["shadow_share"] > limits.max_shadow
+                or m["glare_share"] > limits.max_glare
+                or m["flat_share"] > limits.max_flat
+                or m["step_share"] > limits.max_step
+            )
         ),
         "off-centre": m["centre_offset"] > limits.max_centre_offset
         or m["visible_share"] < limits.min_visible,

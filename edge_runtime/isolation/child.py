@@ -20,6 +20,7 @@ from typing import BinaryIO
 
 import cv2
 import numpy as np
+import simplejpeg
 
 from edge_runtime import __version__
 from edge_runtime.errors import ImageError
@@ -61,6 +62,7 @@ def versions() -> dict[str, str]:
         "edge_runtime": __version__,
         "numpy": np.__version__,
         "python": platform.python_version(),
+        "simplejpeg": simplejpeg.__version__,
     }
 
 

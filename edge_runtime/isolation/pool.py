@@ -34,6 +34,8 @@ __all__ = ["ChildFailedError", "IsolatedLoader"]
 
 _log = logging.getLogger(__name__)
 
+_LAST_LOOK_S = 0.1  # for what a child has said already to be read
+
 
 class ChildFailedError(Exception):
     """An error that nobody foresaw ended the work on a picture in the child."""
@@ -155,7 +157,9 @@ class IsolatedLoader:
         child = self._take()
         if child.is_ready:
             return child
+        # One that was left starting may have been ready for long: it is heard once in any case.
         limit_at = child.started_at + self._limits.start_timeout_s
+        limit_at = max(limit_at, time.perf_counter() + _LAST_LOOK_S)
         try:
             with _ended_on_error(child, but=_CallerLateError):
                 _hear_ready(child, late_at, limit_at)

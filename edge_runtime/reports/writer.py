@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_runtime.errors import ConfigError, ImageError
+from edge_runtime.errors import ConfigError
 from edge_runtime.image import DecodeLimits
 from edge_runtime.reports.page import PictureOf, ReportOptions, html_parts
 from edge_runtime.reports.table import csv_lines
@@ -21,7 +21,7 @@ from edge_runtime.screening.plan import PlannedPicture
 
 __all__ = ["LoadSquare", "ReportFiles", "picture_maker", "write_reports"]
 
-# From a file's bytes to the model's input, uint8 (S, S, 3) RGB; raises ImageError.
+# From a file's bytes to the model's input, uint8 (S, S, 3) RGB.
 LoadSquare = Callable[[bytes], NDArray[np.uint8]]
 
 _SHOWN_PX = 320
@@ -85,7 +85,8 @@ def picture_maker(load_square: LoadSquare) -> PictureOf:
     """Return a function that gives the JPEG of what the model saw.
 
     The file is read again, because a record holds no picture. Where it is gone, or has another
-    content than the one that was screened, or cannot be decoded, there is none to show.
+    content than the one that was screened, or cannot be decoded (any more: a decoding child may
+    fail), there is none to show.
     """
 
     def picture_of(picture: PlannedPicture, sha256: str) -> bytes | None:
@@ -94,7 +95,7 @@ def picture_maker(load_square: LoadSquare) -> PictureOf:
             return None
         try:
             return _jpeg(load_square(data))
-        except ImageError:
+        except Exception:  # a picture is never worth the report of a whole run
             return None
 
     return picture_of

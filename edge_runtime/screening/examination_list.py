@@ -6,8 +6,9 @@
 
 `field` and `sha256` may be left out, or left empty. Rows of one examination stand together. An
 examination that names OD or OS expects both eyes: the eye without a row, or with an empty path,
-is a missing picture. Every bad row is reported with its line number and without its content,
-because a list names patients.
+is a missing picture. One path under two examinations is a bad row: one patient's picture would
+answer for another. Every bad row is reported with its line number and without its content, because
+a list names patients.
 """
 
 from __future__ import annotations
@@ -155,6 +156,7 @@ def _cell_problems(values: Mapping[str, str]) -> Iterator[str]:
 def _group(rows: Sequence[_Row], problems: list[str]) -> list[PlannedExamination]:
     examinations: list[PlannedExamination] = []
     seen: set[str] = set()
+    pictures: dict[Path, str] = {}
     for identity, group in itertools.groupby(rows, lambda row: row.examination_id):
         together = list(group)
         if identity in seen:
@@ -164,6 +166,7 @@ def _group(rows: Sequence[_Row], problems: list[str]) -> list[PlannedExamination
             )
         seen.add(identity)
         problems.extend(_group_problems(together))
+        problems.extend(_taken_problems(together, pictures))
         examinations.append(
             PlannedExamination(eyes=tuple(_eyes(together)), examination_id=identity)
         )
@@ -182,6 +185,17 @@ def _group_problems(rows: Sequence[_Row]) -> Iterator[str]:
     for row in rows:
         if row.field_number > 1 and (row.eye, 1) not in places:
             yield f"line {row.line}: field {row.field_number} without field 1 of the same eye"
+
+
+def _taken_problems(rows: Sequence[_Row], pictures: dict[Path, str]) -> Iterator[str]:
+    """Refuse one patient's picture under another; noted in `pictures`, by path.
+
+    Under two eyes of one examination it is for the screener, which clears neither.
+    """
+    for row in rows:
+        path = row.picture.path
+        if path is not None and pictures.setdefault(path, row.examination_id) != row.examination_id:
+            yield f"line {row.line}: this picture was given for another examination further up"
 
 
 def _eyes(rows: Sequence[_Row]) -> Iterator[PlannedEye]:

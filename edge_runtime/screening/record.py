@@ -6,9 +6,9 @@ with `record`: the key, the time and the version of the software. It holds no fi
 
 The key is a hash of everything that the answer depends on: the contents of the pictures, eye by
 eye, the hashes expected of them, the bundle, the engine with its precision, whether a child
-process decodes, and this software's version. The same key is never screened twice; a changed file
-has another key. An answer that a failure of the machine gave, and not the pictures, has no key: it
-is tried again.
+process decodes, and the versions of this software and of the libraries that decode for it. The
+same key is never screened twice; a changed file has another key. An answer that a failure of the
+machine gave, and not the pictures, has no key: it is tried again.
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import cv2
+import numpy as np
+import simplejpeg
+
 from edge_runtime.errors import ConfigError, DataError
 from edge_runtime.result import SCHEMA_VERSION, ScreeningResult
 from edge_runtime.safe_files import sync_folder
@@ -32,6 +36,8 @@ __all__ = ["RECORD_NAME", "ScreenRecord", "record_key"]
 
 RECORD_NAME = "results.jsonl"
 RECORD_SCHEMA_VERSION = 1
+_LIBRARIES = (cv2.__version__, np.__version__, simplejpeg.__version__)
+_LINE_START = b'{"record":{'
 # Say nothing about what was computed: why the engine was chosen, and how many threads it has.
 _NO_PART_OF_THE_ANSWER = frozenset({"chosen", "threads"})
 
@@ -55,7 +61,7 @@ def record_key(
     """
     name, precision, facts = engine
     details = {k: v for k, v in facts.items() if k not in _NO_PART_OF_THE_ANSWER}
-    versions = [SCHEMA_VERSION, software_version]
+    versions = [SCHEMA_VERSION, software_version, *_LIBRARIES]
     value = [contents, bundle_sha256, name, precision, details, is_isolated, versions]
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
@@ -71,7 +77,8 @@ class ScreenRecord:
 
         Raises:
             ConfigError: If another run writes there, or the folder cannot be written.
-            DataError: If a line that is not the last one is damaged.
+            DataError: If a line that is not the last one is damaged, or the first one is not of a
+                record.
         """
         self._path = folder / RECORD_NAME
         self._offsets: dict[str, dict[str | None, int]] = {}
@@ -193,7 +200,7 @@ class ScreenRecord:
         place = 0
         for line, is_last in self._lines():
             value = _parse(line)
-            if value is None and not is_last:
+            if value is None and not (is_last and (place or _begins_a_record(line))):
                 raise DataError(self._damaged(f"at byte {place}"))
             if value is None:
                 self.torn_bytes = len(line)
@@ -230,7 +237,7 @@ def _parse(line: bytes) -> dict[str, Any] | None:
         return None
     try:
         value = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     head = value.get("record") if isinstance(value, dict) else None
     if not isinstance(head, dict) or "examination_id" not in value:
@@ -238,6 +245,12 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     known = head.get("schema_version") == RECORD_SCHEMA_VERSION
     complete = {"key", "screened_at", "software_version"} <= head.keys()
     return value if known and complete else None
+
+
+def _begins_a_record(line: bytes) -> bool:
+    """Whether a first line can be one of ours that was cut off, and not somebody's other file."""
+    start = line[: len(_LINE_START)]
+    return not line.endswith(b"\n") and (_LINE_START.startswith(start) or not line.strip(b"\0"))
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

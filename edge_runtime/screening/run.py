@@ -8,17 +8,23 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 
 from edge_runtime import __version__
+from edge_runtime.errors import DataError
 from edge_runtime.image import DecodeLimits
 from edge_runtime.result import ScreeningResult
 from edge_runtime.screener import Screener
 from edge_runtime.screening.answers import Answers
 from edge_runtime.screening.entries import ReportEntry, Screened
 from edge_runtime.screening.plan import PlannedExamination, ScreenPlan
-from edge_runtime.screening.reading import ReadExamination, read_examination, refer_to_files
+from edge_runtime.screening.reading import (
+    EyeContents,
+    ReadExamination,
+    read_examination,
+    refer_to_files,
+)
 from edge_runtime.screening.record import ScreenRecord, record_key
 
 __all__ = ["TRIED_AGAIN", "Done", "ScreenRun"]
@@ -39,11 +45,14 @@ class Done:
 
 @dataclass(frozen=True, kw_only=True)
 class _Waiting:
-    """One examination that was taken from the plan and not handed on yet."""
+    """One examination that was taken from the plan and not handed on yet.
+
+    Holds no picture: behind one in work, all the rest of a folder may wait that the record knows.
+    """
 
     input_index: int
     planned: PlannedExamination
-    read: ReadExamination
+    contents: tuple[EyeContents, ...] | None
     key: str | None
     is_known: bool
 
@@ -101,7 +110,13 @@ class ScreenRun:
             in_work = {one.key for one in self._queue} - {None}
             is_known = key in in_work or self._find(key, planned) is not None
             self._queue.append(
-                _Waiting(input_index=index, planned=planned, read=read, key=key, is_known=is_known)
+                _Waiting(
+                    input_index=index,
+                    planned=planned,
+                    contents=read.contents,
+                    key=key,
+                    is_known=is_known,
+                )
             )
             if is_known:
                 self._tell_known()
@@ -146,10 +161,13 @@ class ScreenRun:
             waiting = self._queue.popleft()
             place = self._find(waiting.key, waiting.planned)
             if place is None:  # its twin's answer was not kept: the machine failed on it
-                examination = waiting.read.examination
-                self._answer(waiting, self.screener.screen(examination, evidence=self.evidence))
+                read, key = self._read(waiting.planned)
+                result = self.screener.screen(read.examination, evidence=self.evidence)
+                self._answer(replace(waiting, key=key), result)
             else:
-                self._hand_on(waiting, self.answers.read(place), place)
+                screened = self.answers.read(place)
+                _require_of(screened.result, waiting.contents)
+                self._hand_on(waiting, screened, place)
 
     def _hand_on(self, waiting: _Waiting, screened: Screened, place: int) -> None:
         self.places[waiting.input_index] = place
@@ -160,6 +178,25 @@ class ScreenRun:
                 screened=screened,
                 is_known=waiting.is_known,
             )
+        )
+
+
+def _require_of(result: ScreeningResult, contents: tuple[EyeContents, ...] | None) -> None:
+    """Never tell the answer of other pictures, whatever key it was found under.
+
+    Raises:
+        DataError: The answer names other eyes or other files.
+    """
+    given = {eye: [sha256 for sha256, _ in pictures] for eye, pictures in contents or ()}
+    found = {eye.eye: [one.image_sha256 for one in eye.fields] for eye in result.eyes}
+    # Behind the pictures given, an eye has an entry for each that the protocol misses.
+    same = found.keys() == given.keys() and all(
+        found[eye][: len(hashes)] == hashes for eye, hashes in given.items()
+    )
+    if not same:
+        raise DataError(
+            "the record holds the answer of other pictures under the key of these: it was changed; "
+            "move its folder away and start again, or name another --out"
         )
 
 
