@@ -243,7 +243,7 @@ def test_the_row_is_true(row, tmp_path):
             with pytest.raises(ImageError):
                 decode_image(data)
             continue
-        decoded = decode_image(data, target_px=7)
+        decoded = decode_image(data, target_px=6)
         assert decoded.reduction == (8 if "1/8" in outcome else 1)
         assert decoded.full_size_px == EYE.shape[:2]
         assert decoded.image_hwc.shape == (64 // decoded.reduction, 64 // decoded.reduction, 3)

@@ -112,6 +112,15 @@ def test_burnt_out_field():
     assert "overexposed" in assess(burnt.astype(np.uint8)).reasons
 
 
+@pytest.mark.parametrize("lost", [0.35, 0.5])
+def test_rows_that_never_arrived_are_refused(lost):
+    """An uncompressed file whose tail is zero decodes without a word."""
+    image = centred_fundus(512)
+    assert assess(image).gradable
+    image[-int(lost * 512) :] = 0
+    assert not assess(image).gradable
+
+
 def test_off_centre_and_small_field():
     aside = fundus(300, 600, cx=160, cy=150, radius=140)
     assert assess(aside).reasons == ("off-centre",)

@@ -104,9 +104,9 @@ class QualityLimits:
     max_edge_contrast: float = 0.22
     max_roughness: float = 0.075
     min_luma: float = 20
-    max_black: float = 0.5
+    max_black: float = 0.25
     max_burnt: float = 0.25
-    min_detail: float = 0.005
+    min_detail: float = 0.01
     max_detail: float = 0.5
     max_shadow: float = 0.4
     max_glare: float = 0.25
