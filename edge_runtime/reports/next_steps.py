@@ -134,12 +134,12 @@ REFUSALS = (
     ),
     Refusal(
         reasons=("same image given for two eyes",),
-        happened="Right and left are one file; the eye is not cleared.",
+        happened="Right and left are one picture, in one file or in two; the eye is not cleared.",
         next_step="Find the other eye's picture.",
     ),
     Refusal(
         reasons=("same image given for two fields of an eye",),
-        happened="Both fields are one file; the eye is not cleared.",
+        happened="Both fields are one picture, in one file or in two; the eye is not cleared.",
         next_step="Find the other field's picture.",
     ),
     Refusal(
