@@ -312,7 +312,7 @@ class ScreeningResult:
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse an eye twice, a disposition that no eye carries, a 'no refer' on a shared image."""
+        """Refuse an eye twice, a disposition no eye carries, a 'no refer' on a shared picture."""
         names = [eye.eye for eye in self.eyes]
         if len(set(names)) < len(names):
             raise ValueError(f"an eye is listed twice: {names}; its pictures are its fields")
