@@ -18,6 +18,7 @@ from edge_runtime.bundle_parts.manifest import LabelSpec, Manifest
 from edge_runtime.decision import decide_label, field_disposition, probability
 from edge_runtime.engines import Engine, ModelOutput
 from edge_runtime.errors import (
+    DecoderStoppedError,
     EngineBusyError,
     EngineError,
     FieldOfViewError,
@@ -67,6 +68,7 @@ _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (_DeadlineError, "deadline exceeded"),
     (ImageLimitError, "image too large"),
     (FieldOfViewError, "no field of view found"),
+    (DecoderStoppedError, "decoder stopped"),
     (ImageError, "image unreadable"),
     (EngineError, "engine error"),
     (Exception, "internal error"),

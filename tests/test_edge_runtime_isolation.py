@@ -32,6 +32,7 @@ from isolation_factory import (
 
 from edge_runtime.errors import (
     ConfigError,
+    DecoderStoppedError,
     EngineError,
     ImageError,
     ImageUnreadableError,
@@ -213,8 +214,10 @@ def test_a_child_that_misbehaves_costs_its_picture(
     behaviour: str, message: str, fake_loader: Open
 ) -> None:
     loader = fake_loader(behaviour)
-    with pytest.raises(ImageUnreadableError, match=message):
+    with pytest.raises(ImageUnreadableError, match=message) as raised:
         load(loader, GOOD)
+    ended = ("did not survive", "needs more than", "exit code")
+    assert isinstance(raised.value, DecoderStoppedError) == message.startswith(ended)
     assert loader.idle_pids == ()
 
 
@@ -232,7 +235,7 @@ def test_a_silent_child_is_stopped_in_time(behaviour: str, fake_loader: Open) ->
     loader.warm_up()
     pid = loader.idle_pids[0]
     started = time.perf_counter()
-    with pytest.raises(ImageUnreadableError, match=r"not decoded within 0\.4 s.*copy it again"):
+    with pytest.raises(DecoderStoppedError, match=r"not decoded within 0\.4 s.*copy it again"):
         load(loader, GOOD)
     assert 0.4 <= time.perf_counter() - started < 3.0
     assert state_of(pid) is None
