@@ -9,9 +9,11 @@ The rules, in order:
 2. A gradable field refers when any label is positive (probability >= threshold). Otherwise it is
    ungradable when any label is doubtful (in the abstention band below the threshold, if the bundle
    has one), else 'no refer'.
-3. A file that lies under two fields of an examination clears neither: an eye, or a part of one,
-   was never photographed, and which one nobody knows. A 'no refer' that rests on such a file is
-   ungradable; a 'refer' stands, because it is the safe answer for either.
+3. A picture that lies under two fields of an examination clears neither: an eye, or a part of one,
+   was never photographed, and which one nobody knows. One file is one picture; so are two files of
+   which the model's input comes out the same, such as a JPEG and a DICOM file around it, because no
+   two photographs are. A 'no refer' that rests on such a picture is ungradable; a 'refer' stands,
+   because it is the safe answer for either.
 4. An eye refers when any of its fields refers. It is 'no refer' only when at least as many fields
    were given as the protocol asks for and every field given is 'no refer'. Otherwise it is
    ungradable. Pictures beyond the protocol are fields like the others: each can refer, each must
@@ -38,7 +40,7 @@ __all__ = [
     "field_disposition",
     "patient_disposition",
     "probability",
-    "rests_on_shared_file",
+    "rests_on_shared_picture",
     "sigmoid",
 ]
 
@@ -115,17 +117,21 @@ def field_disposition(
     return Decision.UNGRADABLE if any(labels_doubtful) else Decision.NO_REFER
 
 
-def rests_on_shared_file(fields: Sequence[tuple[Decision, str | None]]) -> list[bool]:
+def rests_on_shared_picture(
+    fields: Sequence[tuple[Decision, str | None, str | None]],
+) -> list[bool]:
     """Say which fields of one examination lose their 'no refer' to rule 3.
 
     Args:
-        fields: Disposition and SHA-256 of the file, of every field of every eye; None for a file
-            that was not read, which is shared with nothing.
+        fields: Of every field of every eye its disposition, the SHA-256 of the file and that of the
+            model's input; None for what there was not, which is shared with nothing.
     """
-    counts = Counter(sha256 for _, sha256 in fields)
+    files = Counter(image_sha256 for _, image_sha256, _ in fields)
+    inputs = Counter(input_sha256 for _, _, input_sha256 in fields)
+    files[None] = inputs[None] = 0
     return [
-        disposition is Decision.NO_REFER and sha256 is not None and counts[sha256] > 1
-        for disposition, sha256 in fields
+        disposition is Decision.NO_REFER and (files[image_sha256] > 1 or inputs[input_sha256] > 1)
+        for disposition, image_sha256, input_sha256 in fields
     ]
 
 

@@ -4,6 +4,7 @@
     ├── ConfigError                 2   a setting is out of its range or unknown
     ├── ImageError                  3   an image cannot be used; never becomes 'no refer'
     │   ├── ImageUnreadableError        damaged, truncated, not an image, unsupported format
+    │   │   └── DecoderStoppedError     its decoding child ended; it may be the machine
     │   ├── ImageLimitError             larger than the limits allow, refused before decoding
     │   └── FieldOfViewError            no circular fundus field was found
     ├── BundleError                 4   a bundle cannot be trusted or used
@@ -35,6 +36,7 @@ __all__ = [
     "ConfigError",
     "CudaError",
     "DataError",
+    "DecoderStoppedError",
     "EdgeScreenError",
     "EngineBusyError",
     "EngineError",
@@ -69,6 +71,10 @@ class ImageError(EdgeScreenError):
 
 class ImageUnreadableError(ImageError):
     """The bytes are not one whole image of a supported format."""
+
+
+class DecoderStoppedError(ImageUnreadableError):
+    """The decoding child ended before it answered: by the picture, or by a machine under load."""
 
 
 class ImageLimitError(ImageError):

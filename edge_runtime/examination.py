@@ -60,7 +60,11 @@ class Examination:
     examination_id: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse no picture, a third one of an eye, and an unspecified eye beside another."""
+        """Refuse an id that is no text, no picture, a third one of an eye, mixed eyes."""
+        if not isinstance(self.examination_id, str | None):
+            raise TypeError(
+                f"examination_id is {type(self.examination_id).__name__}, not str or None"
+            )
         names = [image.eye for image in self.images]
         if not names:
             raise ConfigError("the examination lists no eye; give at least one EyeImage")

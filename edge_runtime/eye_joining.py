@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from edge_runtime.decision import eye_disposition, rests_on_shared_file
+from edge_runtime.decision import eye_disposition, rests_on_shared_picture
 from edge_runtime.fundus.laterality import SAME_SIDE, look_alike
 from edge_runtime.result import Decision, EyeResult, FieldResult
 
-__all__ = ["SAME_FIELD", "SAME_IMAGE", "join_eyes", "pair_warnings"]
+__all__ = ["SAME_FIELD", "SAME_IMAGE", "join_eyes", "pair_warnings", "take_back"]
 
 SAME_IMAGE = "same image given for two eyes"
 SAME_FIELD = "same image given for two fields of an eye"
@@ -28,9 +28,11 @@ def join_eyes(
         fields_per_eye: How many pictures of an eye the protocol asks for.
     """
     flat = [(eye, one) for eye, found in fields.items() for one in found]
-    shared = rests_on_shared_file([(one.disposition, one.image_sha256) for _, one in flat])
+    shared = rests_on_shared_picture(
+        [(one.disposition, one.image_sha256, one.input_sha256) for _, one in flat]
+    )
     cleared = [
-        (eye, _take_back(one, _reason(eye, one, fields)) if is_shared else one)
+        (eye, take_back(one, _reason(eye, one, fields)) if is_shared else one)
         for (eye, one), is_shared in zip(flat, shared, strict=True)
     ]
     return tuple(
@@ -39,9 +41,9 @@ def join_eyes(
 
 
 def pair_warnings(fields: Mapping[str, Sequence[FieldResult]]) -> list[str]:
-    """Say that a file was given twice, also where nothing had to be taken back.
+    """Say that a picture was given twice, also where nothing had to be taken back.
 
-    Of different files: that the two eyes clearly show the optic disc on the same side.
+    Of different pictures: that the two eyes clearly show the optic disc on the same side.
     """
     shared = _shared_image_warnings(fields)
     if shared:
@@ -74,16 +76,16 @@ def _eye(name: str, fields: Sequence[FieldResult], fields_per_eye: int) -> EyeRe
 
 
 def _reason(eye: str, field: FieldResult, fields: Mapping[str, Sequence[FieldResult]]) -> str:
-    """Name who shares the file: another eye comes first, because it is the graver mistake."""
+    """Name who shares the picture: another eye comes first, because it is the graver mistake."""
     others = [one for name, found in fields.items() if name != eye for one in found]
     return SAME_IMAGE if _count(field, others) else SAME_FIELD
 
 
 def _count(field: FieldResult, among: Sequence[FieldResult]) -> int:
-    sha256 = field.image_sha256
-    return 0 if sha256 is None else sum(one.image_sha256 == sha256 for one in among)
+    return sum(field.is_same_picture(one) for one in among)
 
 
-def _take_back(field: FieldResult, reason: str) -> FieldResult:
+def take_back(field: FieldResult, reason: str) -> FieldResult:
+    """Return the field as ungradable for this one reason; its labels stay, as information."""
     quality = replace(field.quality, gradable=False, reasons=(reason,))
     return replace(field, disposition=Decision.UNGRADABLE, quality=quality)

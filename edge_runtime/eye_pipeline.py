@@ -18,6 +18,7 @@ from edge_runtime.bundle_parts.manifest import LabelSpec, Manifest
 from edge_runtime.decision import decide_label, field_disposition, probability
 from edge_runtime.engines import Engine, ModelOutput
 from edge_runtime.errors import (
+    DecoderStoppedError,
     EngineBusyError,
     EngineError,
     FieldOfViewError,
@@ -67,6 +68,7 @@ _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (_DeadlineError, "deadline exceeded"),
     (ImageLimitError, "image too large"),
     (FieldOfViewError, "no field of view found"),
+    (DecoderStoppedError, "decoder stopped"),
     (ImageError, "image unreadable"),
     (EngineError, "engine error"),
     (Exception, "internal error"),
@@ -123,6 +125,7 @@ class _Draft:
     """What is known about an eye so far; local to one call."""
 
     image_sha256: str | None = None
+    input_sha256: str | None = None
     gradable_probability: float | None = None
     reasons: list[str] = field(default_factory=list)
     measures: dict[str, float] = field(default_factory=dict)
@@ -149,12 +152,25 @@ class EyePipeline:
     loader: PictureLoader
 
     def screen(
-        self, eye: EyeImage, *, evidence: bool = False, deadline_at: float | None = None
+        self,
+        eye: EyeImage,
+        *,
+        evidence: bool = False,
+        deadline_at: float | None = None,
+        is_alone: bool = True,
     ) -> tuple[FieldResult, tuple[str, ...]]:
-        """Judge one picture; return its result and warnings. Never raises for what it holds."""
+        """Judge one picture; return its result and warnings. Never raises for what it holds.
+
+        Args:
+            eye: The picture.
+            evidence: Whether to keep class-evidence maps.
+            deadline_at: A `time.perf_counter` value in seconds.
+            is_alone: False for one of several pictures of an examination: the model's input is
+                hashed, too, so that one picture in two files is found out.
+        """
         draft, clock = _Draft(), StageClock(deadline_at)
         try:
-            self._fill(draft, eye, clock, evidence=evidence)
+            self._fill(draft, eye, clock, evidence=evidence, is_alone=is_alone)
         except Exception as error:  # the safety boundary: no failure may end the examination
             draft.refuse(error)
             level = logging.INFO if isinstance(error, _EXPECTED) else logging.ERROR
@@ -167,7 +183,9 @@ class EyePipeline:
         draft.refuse(error)
         return self._finish(draft, StageClock())
 
-    def _fill(self, draft: _Draft, eye: EyeImage, clock: StageClock, *, evidence: bool) -> None:
+    def _fill(
+        self, draft: _Draft, eye: EyeImage, clock: StageClock, *, evidence: bool, is_alone: bool
+    ) -> None:
         with clock.stage("read"):
             data = _read_source(eye.source, self.loader.settings.decode)
             draft.image_sha256 = hashlib.sha256(data).hexdigest()
@@ -186,6 +204,8 @@ class EyePipeline:
         if not report.gradable:
             draft.reasons.extend(report.reasons or ("quality gate",))
             return
+        if not is_alone:
+            draft.input_sha256 = hashlib.sha256(preprocessed.image_hwc.tobytes()).hexdigest()
         with clock.stage("inference"):
             output = self.engine.run(preprocessed.image_hwc[None], timeout_s=clock.remaining_s())
         with clock.stage("decision"):
@@ -229,6 +249,7 @@ class EyePipeline:
         _, gradable_threshold = _operating_point(self.manifest.gradability)
         return FieldResult(
             image_sha256=draft.image_sha256,
+            input_sha256=draft.input_sha256,
             disposition=field_disposition(
                 quality_passed=draft.error is None and not draft.reasons,
                 gradable_probability=draft.gradable_probability,

@@ -4,14 +4,14 @@ An examination has eyes, an eye has fields (pictures). Every member has its plac
 `docs/vendor.md`. Four rules are checked on construction, so that no code path can break them: a
 field is 'no refer' only if it was read, gradable, run and wholly negative, with no label in an
 abstention band; an eye only if it has fields and every one of them is; an examination only if it
-has eyes and every one of them is, and if no file lies under two of its fields.
+has eyes and every one of them is, and if no picture, known by its file or by the model's input made
+of it, lies under two of its fields.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -174,9 +174,15 @@ class FieldResult:
 
     A field that the protocol asks for and that was not given has `image_sha256` None and is
     ungradable.
+
+    Attributes:
+        image_sha256: Of the file's bytes; None where none could be read.
+        input_sha256: Of the bytes of the model's input, (S, S, 3) uint8, made of that file. None
+            where the model was not asked, and in an examination of a single picture.
     """
 
     image_sha256: str | None
+    input_sha256: str | None = None
     disposition: Decision
     quality: EyeQuality
     labels: tuple[LabelResult, ...] = ()
@@ -187,6 +193,8 @@ class FieldResult:
     def __post_init__(self) -> None:
         """Allow a decision only for a picture that was read, gradable and run."""
         decided = self.disposition is not Decision.UNGRADABLE
+        if self.input_sha256 is not None and self.image_sha256 is None:
+            raise ValueError("an input of the model without the file that it was made of")
         readable = self.error is None and self.image_sha256 is not None
         if decided and not (readable and self.quality.gradable and self.labels):
             raise ValueError(f"{self.disposition.value!r} for a field that could not be judged")
@@ -195,6 +203,14 @@ class FieldResult:
         doubtful = any(label.is_doubtful for label in self.labels)
         if self.disposition is Decision.NO_REFER and doubtful:
             raise ValueError("'no_refer' for a field with a doubtful label")
+
+    def is_same_picture(self, other: FieldResult) -> bool:
+        """Whether both are one file, or files that are one picture to the model."""
+        pairs = (
+            (self.image_sha256, other.image_sha256),
+            (self.input_sha256, other.input_sha256),
+        )
+        return any(mine is not None and mine == theirs for mine, theirs in pairs)
 
     @property
     def any_positive(self) -> bool:
@@ -205,6 +221,7 @@ class FieldResult:
         """Return the JSON object of the field."""
         return {
             "image_sha256": self.image_sha256,
+            "input_sha256": self.input_sha256,
             "disposition": self.disposition.value,
             "quality": self.quality.to_dict(),
             "labels": [label.to_dict() for label in self.labels],
@@ -295,15 +312,12 @@ class ScreeningResult:
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse an eye twice, a disposition that no eye carries, a 'no refer' on a shared file."""
+        """Refuse an eye twice, a disposition no eye carries, a 'no refer' on a shared picture."""
         names = [eye.eye for eye in self.eyes]
         if len(set(names)) < len(names):
             raise ValueError(f"an eye is listed twice: {names}; its pictures are its fields")
         _check_worst_decides(self.disposition, [eye.disposition for eye in self.eyes], "eyes")
-        fields = [one for eye in self.eyes for one in eye.fields]
-        counts = Counter(one.image_sha256 for one in fields)
-        if any(f.disposition is Decision.NO_REFER and counts[f.image_sha256] > 1 for f in fields):
-            raise ValueError("'no_refer' for a file that lies under two fields")
+        _check_each_clears_itself([one for eye in self.eyes for one in eye.fields])
 
     @property
     def decided(self) -> bool:
@@ -358,6 +372,16 @@ def _check_worst_decides(found: Decision, parts: list[Decision], name: str) -> N
     if (found is Decision.NO_REFER) != all_clear or (found is Decision.REFER) != any_refers:
         words = [part.value for part in parts]
         raise ValueError(f"{found.value!r} contradicts the {name} {words}")
+
+
+def _check_each_clears_itself(fields: list[FieldResult]) -> None:
+    """No picture clears two fields; beside another file, it must be known which input it was."""
+    clear = [one for one in fields if one.disposition is Decision.NO_REFER]
+    if any(sum(one.is_same_picture(other) for other in fields) > 1 for one in clear):
+        raise ValueError("'no_refer' for a picture that lies under two fields")
+    num_files = sum(one.image_sha256 is not None for one in fields)
+    if num_files > 1 and any(one.input_sha256 is None for one in clear):
+        raise ValueError("'no_refer' beside another picture, without the hash of the model's input")
 
 
 def _check_unit_range(name: str, value: float) -> None:

@@ -129,6 +129,7 @@ def _field(value: Mapping[str, Any]) -> FieldResult:
     evidence = value["evidence"]
     return FieldResult(
         image_sha256=_text(value["image_sha256"], optional=True),
+        input_sha256=_text(value["input_sha256"], optional=True),
         disposition=Decision(value["disposition"]),
         quality=_quality(value["quality"]),
         labels=tuple(_label(one) for one in value["labels"]),

@@ -318,11 +318,12 @@ class Screener:
         deadline_at = None if deadline_ms is None else time.perf_counter() + deadline_ms / 1e3
         fields: dict[str, list[FieldResult]] = {}
         warnings = list(self._warnings)
+        is_alone = sum(image.source is not None for image in examination.images) < 2
         for eye, images in self._expected(examination).items():
             fields[eye] = []
             for number, image in enumerate(images, start=1):
                 found, texts = self._pipeline.screen(
-                    image, evidence=evidence, deadline_at=deadline_at
+                    image, evidence=evidence, deadline_at=deadline_at, is_alone=is_alone
                 )
                 fields[eye].append(found)
                 name = eye if len(images) == 1 else f"{eye} field {number}"

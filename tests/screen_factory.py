@@ -36,6 +36,7 @@ def field_result(
     refers = Decision.REFER if probability >= 0.5 else Decision.NO_REFER
     return FieldResult(
         image_sha256=None if missing else f"{seed:064x}",
+        input_sha256=None if reasons else f"{seed:064x}",
         disposition=Decision.UNGRADABLE if reasons else refers,
         quality=EyeQuality(
             gradable=not reasons,

@@ -21,14 +21,16 @@ from click.testing import CliRunner, Result
 from fundus_factory import centred_fundus, jpeg_bytes
 
 from edge_runtime.cli import main
-from edge_runtime.errors import EngineError
+from edge_runtime.errors import DecoderStoppedError, EngineError
 from edge_runtime.examination import Examination
 from edge_runtime.eye_pipeline import EyePipeline
+from edge_runtime.loading import InProcessLoader
 from edge_runtime.result import NOTICE, ScreeningResult
 from edge_runtime.screener import Screener
 from edge_runtime.screening import progress as screen_progress
 from edge_runtime.screening import run as screen_run
 from edge_runtime.screening.record import RECORD_NAME
+from edge_runtime.screening.shared_pictures import SAME_PICTURE
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -249,6 +251,88 @@ def test_the_same_content_twice_in_one_run_is_screened_once(
     assert answers(result) == answers(run(*args))
 
 
+@pytest.fixture
+def shared_list(photos: Path) -> Path:
+    """Four examinations; the second and the fourth have pictures of the first."""
+    (photos / "copy.jpg").write_bytes((photos / "eye0.jpg").read_bytes())
+    listed = photos / "list.csv"
+    listed.write_text(
+        "examination_id,eye,path\n"
+        "v1,OD,eye0.jpg\nv1,OS,eye1.jpg\n"
+        "v2,OD,eye2.jpg\nv2,OS,copy.jpg\n"
+        "v3,OD,eye3.jpg\nv3,OS,eye4.jpg\n"
+        f"v4,OD,../{photos.name}/eye0.jpg\nv4,OS,../{photos.name}/eye1.jpg\n"
+    )
+    return listed
+
+
+SHARED = "input_index 0 and input_index {}: " + SAME_PICTURE
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.parametrize("is_recorded", [False, True])
+def test_one_patients_picture_never_clears_another(
+    built: BuiltBundle, shared_list: Path, tmp_path: Path, is_recorded: bool, threads: int
+) -> None:
+    out = ("--out", tmp_path / "out") if is_recorded else ()
+    args = (built.folder, "--examinations", shared_list, "--json", "--threads", threads, *out)
+    first = run(*args, "--csv", tmp_path / "t.csv")
+    assert first.exit_code == 3
+    values = answers(first)
+    assert [value["disposition"] for value in values] == [
+        "no_refer", "ungradable", "no_refer", "ungradable",
+    ]  # fmt: skip
+    reasons = [[eye["reasons"] for eye in value["eyes"]] for value in values]  # type: ignore[attr-defined]
+    assert reasons[1] == [[], [SAME_PICTURE]]
+    assert reasons[3] == [[SAME_PICTURE], [SAME_PICTURE]]
+    assert [SAME_PICTURE in value["warnings"] for value in values] == [False, True, False, True]  # type: ignore[operator]
+    said = [line.split(";")[0] for line in first.stderr.splitlines()]
+    assert [line for line in said if line.startswith("input_index")] == [
+        SHARED.format(1), SHARED.format(3),
+    ]  # fmt: skip
+    table = [row["examination_disposition"] for row in rows(tmp_path / "t.csv")[::2]]
+    assert table == [value["disposition"] for value in values]
+    again = run(*args)
+    assert answers(again) == values
+    assert SHARED.format(1) in again.stderr
+    assert SHARED.format(3) in again.stderr
+
+
+def test_no_line_of_the_record_clears_by_another_patients_picture(
+    built: BuiltBundle, shared_list: Path, tmp_path: Path
+) -> None:
+    args = (built.folder, "--examinations", shared_list, "--json", "--out", tmp_path / "out")
+    run(*args)
+    run(*args)
+    lines = (tmp_path / "out" / RECORD_NAME).read_text().splitlines()
+    found = [(value["examination_id"], value["disposition"]) for value in map(json.loads, lines)]
+    assert {one for one in found if one[1] == "no_refer"} == {
+        ("v1", "no_refer"),
+        ("v3", "no_refer"),
+    }
+    kept = [value["examination_id"] for value in map(json.loads, lines) if value["record"]["key"]]
+    assert kept == ["v1", "v3"]
+
+
+def test_a_list_that_was_put_right_is_answered_anew(
+    built: BuiltBundle, shared_list: Path, tmp_path: Path
+) -> None:
+    args = (built.folder, "--examinations", shared_list, "--json", "--out", tmp_path / "out")
+    assert run(*args).exit_code == 3
+    rows_of_list = shared_list.read_text().splitlines()
+    shared_list.write_text("\n".join([rows_of_list[0], *rows_of_list[3:7]]))  # v2 and v3
+    mended = run(*args)
+    assert (mended.exit_code, SAME_PICTURE in mended.stdout + mended.stderr) == (0, False)
+    assert [value["disposition"] for value in answers(mended)] == ["no_refer"] * 2
+
+
+def test_a_copy_in_a_folder_is_only_a_copy(built: BuiltBundle, photos: Path) -> None:
+    (photos / "eye9.jpg").write_bytes((photos / "eye0.jpg").read_bytes())
+    result = run(built.folder, photos / "eye?.jpg")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert SAME_PICTURE not in result.stdout
+
+
 def test_the_answer_of_other_pictures_is_never_told(
     built: BuiltBundle, photos: Path, tmp_path: Path
 ) -> None:
@@ -319,6 +403,19 @@ def test_a_failure_of_the_machine_is_tried_again(
     mended = run(*args)
     assert [value["disposition"] for value in answers(mended)][1:] == ["no_refer"] * 6
     assert mended.stderr.splitlines()[-1] == "taken from the record: 2 of 7"  # the cut one, a twin
+
+
+def test_a_picture_whose_decoder_was_stopped_is_tried_again(
+    built: BuiltBundle, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> object:
+        raise DecoderStoppedError("the picture was not decoded within 10 s")
+
+    args = (built.folder, photos / "eye0.jpg", "--json", "--out", tmp_path / "out")
+    with monkeypatch.context() as patched:
+        patched.setattr(InProcessLoader, "load", stop)
+        assert '"reasons":["decoder stopped"]' in run(*args).stdout
+    assert [value["disposition"] for value in answers(run(*args))] == ["no_refer"]
 
 
 def test_the_reports_are_the_same_after_a_resumed_run(

@@ -155,3 +155,12 @@ def test_extended_sequential_frames_decode_as_baseline():
     at = data.index(b"\xff\xc0")
     extended = data[:at] + b"\xff\xc1" + data[at + 2 :]
     np.testing.assert_array_equal(ours(extended, 2), ours(data, 2))
+
+
+def test_lack_of_memory_is_not_the_files_fault(monkeypatch):
+    def fail(*_, **__):
+        raise ValueError("Insufficient memory (case 4)")
+
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", fail)
+    with pytest.raises(MemoryError, match="case 4"):
+        decode_image(jpeg_bytes(centred_fundus(64)))

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from dicom_photo_factory import photo_bytes
 from fundus_factory import centred_fundus, fundus, jpeg_bytes, png_bytes
 from wrong_input_factory import WRONG_INPUT, in_circle
 
@@ -308,6 +309,44 @@ def test_pixels_per_degree_of_the_file_decide(side, reasons, num_warnings):
     report = assess_image(decoded, prepared, LIMITS, protocol=PROTOCOL)
     assert report.measures["pixels_per_degree"] == pytest.approx(0.95 * side / 45, rel=0.01)
     assert (report.reasons, len(report.warnings)) == (reasons, num_warnings)
+
+
+@pytest.mark.parametrize(
+    ("degrees", "is_outside"),
+    [
+        (None, False),
+        (38.5, False),
+        (45, False),
+        (51.5, False),
+        (38.0, True),
+        (52, True),
+        (30, True),
+    ],
+)
+def test_the_angle_that_the_file_names_is_the_one_that_counts(degrees, is_outside):
+    free = replace(PROTOCOL, min_pixels_per_degree=None, warn_pixels_per_degree=None)
+    tags = {} if degrees is None else {"HorizontalFieldOfView": degrees}
+    data = photo_bytes(centred_fundus(256), **tags)
+    report = assess_image(*load_for_model(data, SPEC), LIMITS, protocol=free)
+    assert report.gradable
+    measured = report.measures["pixels_per_degree"]
+    assert measured == pytest.approx(0.95 * 256 / (degrees or 45), rel=0.02)
+    assert len(report.warnings) == is_outside
+    if is_outside:
+        assert report.warnings[0] == (
+            f"the file says a field of {degrees:g} degrees, the protocol 45: outside of what the "
+            "bundle was made for"
+        )
+
+
+def test_too_few_pixels_for_the_files_own_angle_are_refused():
+    # 1800 pixels are 38 a degree of the protocol's 45, and 17 a degree of 100.
+    decoded, prepared = load_for_model(jpeg_bytes(centred_fundus(1800)), SPEC)
+    assert assess_image(decoded, prepared, LIMITS, protocol=PROTOCOL).gradable
+    wide = replace(decoded, field_degrees=100.0)
+    report = assess_image(wide, prepared, LIMITS, protocol=PROTOCOL)
+    assert report.reasons == ("too few pixels per degree",)
+    assert report.warnings[0].startswith("the file says a field of 100 degrees")
 
 
 def test_without_limits_pixels_per_degree_are_only_recorded():

@@ -129,6 +129,7 @@ def test_no_lie_is_believed(name: str) -> None:
     [
         ("KeyError", "not an error of a picture"),
         ("EngineError", "not an error of a picture"),
+        ("DecoderStoppedError", "a child cannot say that it was stopped"),
         ("ImageUnreadableError", ""),
         ("ImageUnreadableError", "\x1b[31m"),
         ("ImageUnreadableError", "m" * 1001),

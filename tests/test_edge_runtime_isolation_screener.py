@@ -104,7 +104,9 @@ def test_warm_up_starts_a_child_that_is_gone(built: BuiltBundle) -> None:
 @pytest.mark.parametrize(
     ("behaviour", "reason", "text"),
     [
-        ("os.kill(os.getpid(), 11)", "image unreadable", "SIGSEGV"),
+        ("os.kill(os.getpid(), 11)", "decoder stopped", "SIGSEGV"),
+        ("os.kill(os.getpid(), 9)", "decoder stopped", "SIGKILL"),
+        ("sys.exit(12)", "decoder stopped", "MB allowed"),
         ("send(number, b'nonsense')", "image unreadable", "cannot be right"),
         ("time.sleep(60)", "deadline exceeded", "later than the caller allowed"),
     ],

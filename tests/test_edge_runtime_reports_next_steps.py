@@ -8,6 +8,7 @@ from pathlib import Path
 from edge_runtime import eye_joining, eye_pipeline
 from edge_runtime.fundus import quality
 from edge_runtime.reports.next_steps import ANSWERS, REFUSALS, next_step
+from edge_runtime.screening import shared_pictures
 from edge_runtime.screening.run import TRIED_AGAIN
 
 GUIDE = (Path(__file__).resolve().parent.parent / "docs" / "operator.md").read_text("utf-8")
@@ -25,6 +26,7 @@ def known_reasons() -> set[str]:
     found = {word for _, word in eye_pipeline._REASONS}
     found |= {eye_pipeline.LOW_GRADABILITY, eye_pipeline.DOUBTFUL}
     found |= {eye_joining.SAME_IMAGE, eye_joining.SAME_FIELD}
+    found |= {shared_pictures.SAME_PICTURE}
     listed = quality.QualityReport.__doc__ or ""
     return found | set(re.findall(r'"([a-z -]+)"', listed))
 

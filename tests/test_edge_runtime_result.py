@@ -52,6 +52,7 @@ def field(**changes: object) -> FieldResult:
     """A clean 'no refer' field with changes."""
     values: dict[str, object] = {
         "image_sha256": "0" * 64,
+        "input_sha256": "a" * 64,
         "disposition": Decision.NO_REFER,
         "quality": GOOD,
         "labels": (NEGATIVE,),
@@ -66,8 +67,10 @@ def eye(*fields: FieldResult, name: str = "OD") -> EyeResult:
 
 
 CLEAR = field()
-UNKNOWN = field(disposition=Decision.UNGRADABLE, quality=BAD, labels=(), image_sha256="1" * 64)
-SICK = field(disposition=Decision.REFER, labels=(POSITIVE,), image_sha256="2" * 64)
+UNKNOWN = field(disposition=Decision.UNGRADABLE, quality=BAD, labels=(), image_sha256="1" * 64,
+                input_sha256=None)  # fmt: skip
+SICK = field(disposition=Decision.REFER, labels=(POSITIVE,), image_sha256="2" * 64,
+             input_sha256="b" * 64)  # fmt: skip
 
 
 def result(disposition: Decision, *eyes: EyeResult) -> ScreeningResult:
@@ -124,7 +127,7 @@ def test_quality_flag_and_reasons_must_agree() -> None:
     "changes",
     [
         {"error": "engine failed"},
-        {"image_sha256": None},
+        {"image_sha256": None, "input_sha256": None},
         {"quality": BAD},
         {"labels": ()},
         {"labels": (NEGATIVE, POSITIVE)},
@@ -188,6 +191,26 @@ def test_no_refer_cannot_rest_on_a_file_that_lies_under_two_fields() -> None:
     assert result(Decision.REFER, eye(SICK), eye(SICK, name="OS")).decided
 
 
+def test_no_refer_cannot_rest_on_one_picture_in_two_files() -> None:
+    other = dataclasses.replace(CLEAR, image_sha256="4" * 64)
+    with pytest.raises(ValueError, match="under two fields"):
+        result(Decision.NO_REFER, eye(CLEAR, other))
+    with pytest.raises(ValueError, match="under two fields"):
+        result(Decision.NO_REFER, eye(CLEAR), eye(other, name="OS"))
+    apart = dataclasses.replace(other, input_sha256="c" * 64)
+    assert result(Decision.NO_REFER, eye(CLEAR), eye(apart, name="OS")).decided
+
+
+def test_no_refer_beside_another_file_must_say_which_input_it_was() -> None:
+    unsaid = dataclasses.replace(CLEAR, input_sha256=None)
+    assert result(Decision.NO_REFER, eye(unsaid)).decided
+    for other in (UNKNOWN, SICK):
+        with pytest.raises(ValueError, match="hash of the model's input"):
+            result(other.disposition, eye(unsaid), eye(other, name="OS"))
+    with pytest.raises(ValueError, match="without the file"):
+        field(image_sha256=None, disposition=Decision.UNGRADABLE, quality=BAD)
+
+
 def test_json_is_one_strict_line_with_the_documented_keys() -> None:
     text = result(Decision.UNGRADABLE, eye(CLEAR), eye(UNKNOWN, name="OS")).to_json()
     assert "\n" not in text
@@ -212,6 +235,7 @@ def test_json_is_one_strict_line_with_the_documented_keys() -> None:
     (first,), (second,) = (one["fields"] for one in value["eyes"])
     assert list(first) == [
         "image_sha256",
+        "input_sha256",
         "disposition",
         "quality",
         "labels",
@@ -300,7 +324,7 @@ def _replace(new: object) -> Callable[[Any, Any], None]:
 # Free content: other entries are another result and not a broken one.
 _OPEN = {"measures", "timings_ms", "details", "warnings", "maps"}
 _TEXTS = {"name", "version", "sha256", "key_id", "precision", "int8_gate", "error", "eye",
-          "examination_id", "image_sha256"}  # fmt: skip
+          "examination_id", "image_sha256", "input_sha256"}  # fmt: skip
 
 
 def test_a_result_with_anything_missing_or_of_another_type_is_refused() -> None:

@@ -354,6 +354,8 @@ def test_examinations_that_make_no_sense_are_refused() -> None:
         EyeImage(eye="left", source=GOOD)
     with pytest.raises(ConfigError, match="64 lower-case"):
         EyeImage(source=GOOD, expected_sha256="ABC")
+    with pytest.raises(TypeError, match="examination_id is int"):
+        Examination.single(GOOD, examination_id=7)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="not bytes"):
         EyeImage(source="eye.jpg")  # type: ignore[arg-type]
 

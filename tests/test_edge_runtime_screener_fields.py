@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import time
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from bundle_factory import build_bundle, fundus_png
 from fundus_factory import centred_fundus, exif_block, jpeg_bytes, with_exif
+from picture_factory import wrapped_jpeg
 from screener_factory import GOOD, OTHER, FakeEngine, with_band
 
 from edge_runtime.bundle import Bundle, read_bundle
@@ -146,6 +148,38 @@ def test_one_file_for_two_fields_is_never_no_refer(bundle: Bundle) -> None:
         assert [eye.reasons for eye in result.eyes] == [(SAME_IMAGE,), (SAME_IMAGE,)]
     sick = Screener(bundle, FakeEngine((9.0, 9.0)))
     assert sick.screen(Examination.single([GOOD, GOOD])).disposition is Decision.REFER
+
+
+def test_one_photograph_in_two_files_is_never_no_refer(bundle: Bundle) -> None:
+    eye = centred_fundus(160)
+    jpeg = jpeg_bytes(eye)
+    commented = jpeg[:2] + b"\xff\xfe\x00\x04hi" + jpeg[2:]
+    for twin in (commented, wrapped_jpeg(eye, jpeg)):
+        one_eye = Screener(bundle, FakeEngine()).screen(Examination.single([twin, jpeg], eye="OD"))
+        assert one_eye.eyes[0].reasons == (SAME_FIELD,)
+        result = Screener(bundle, FakeEngine()).screen(Examination.both(od=twin, os=jpeg))
+        assert [one.reasons for one in result.eyes] == [(SAME_IMAGE,), (SAME_IMAGE,)]
+        assert SAME_IMAGE in result.warnings
+        assert result.disposition is Decision.UNGRADABLE
+        first, second = (one.fields[0] for one in result.eyes)
+        assert first.image_sha256 != second.image_sha256
+        assert first.input_sha256 == second.input_sha256 is not None
+        sick = Screener(bundle, FakeEngine((9.0, 9.0))).screen(Examination.both(od=twin, os=jpeg))
+        assert sick.disposition is Decision.REFER
+        assert SAME_IMAGE in sick.warnings
+
+
+def test_only_a_picture_beside_another_has_its_input_hashed(bundle: Bundle) -> None:
+    screener = Screener(bundle, FakeEngine())
+    for alone in (Examination.single(GOOD), Examination.both(od=GOOD, os=None)):
+        assert {one.fields[0].input_sha256 for one in screener.screen(alone).eyes} == {None}
+    result = screener.screen(Examination.both(od=GOOD, os=b"junk"))
+    spec = bundle.manifest.preprocess_spec()
+    square = load_for_model(GOOD, spec)[1].image_hwc
+    assert [one.fields[0].input_sha256 for one in result.eyes] == [
+        hashlib.sha256(square.tobytes()).hexdigest(),
+        None,
+    ]
 
 
 def test_a_second_picture_for_a_protocol_of_one_is_judged_and_noted(bundle: Bundle) -> None:

@@ -31,6 +31,7 @@ from edge_runtime.screening.progress import (
 )
 from edge_runtime.screening.record import ScreenRecord
 from edge_runtime.screening.run import Done, ScreenRun
+from edge_runtime.screening.shared_pictures import SAME_PICTURE
 
 if TYPE_CHECKING:
     from edge_runtime.isolation import IsolationLimits
@@ -191,6 +192,13 @@ class _Teller:
             self._print(screening_text(result, names, done.input_index))
         if self._request.evidence_dir is not None:
             _write_overlays(self._request.evidence_dir, done.input_index, result)
+        for index in done.shared_with:
+            self._progress.clear()
+            click.echo(
+                f"input_index {index} and input_index {done.input_index}: {SAME_PICTURE}; find out "
+                "whose picture it is, and look at both answers again",
+                err=True,
+            )
         self.num_done += 1
         self.num_known += done.is_known
         self.num_ungradable += result.disposition is Decision.UNGRADABLE

@@ -9,11 +9,11 @@ from __future__ import annotations
 __all__ = ["describe_profile", "profile_warning"]
 
 _NO_DESCRIPTION = "without a description"
-_TABLE_START, _ENTRY_BYTES, _MAX_TAGS, _MAX_TEXT = 128, 12, 100, 60
+_TABLE_START, _ENTRY_BYTES, _MAX_TAGS, _MAX_TEXT = 128, 12, 100, 32
 
 
 def describe_profile(profile: bytes) -> str:
-    """Return the description in the profile, printable ASCII of at most 60 characters."""
+    """Return the description in the profile, printable ASCII of at most 32 characters."""
     count = int.from_bytes(profile[_TABLE_START : _TABLE_START + 4], "big")
     for index in range(min(count, _MAX_TAGS)):
         entry = profile[_TABLE_START + 4 + _ENTRY_BYTES * index :][:_ENTRY_BYTES]
@@ -27,7 +27,10 @@ def profile_warning(description: str | None) -> tuple[str, ...]:
     """Say that colours may be off; nothing about sRGB, which is what training saw."""
     if description is None or "srgb" in description.lower():
         return ()
-    return (f"colour profile ({description}) is not sRGB and was not applied",)
+    named = description
+    if description != _NO_DESCRIPTION:
+        named = f"named {description!r} by the file"
+    return (f"colour profile {named} is not sRGB and was not applied",)
 
 
 def _text(body: bytes) -> str:

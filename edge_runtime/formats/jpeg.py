@@ -22,6 +22,7 @@ from edge_runtime.formats.jpeg_markers import check_jpeg_structure, read_jpeg_fr
 __all__ = ["JPEG_START", "JpegFile", "open_jpeg"]
 
 JPEG_START = b"\xff\xd8\xff"
+_NO_MEMORY = "Insufficient memory"  # libjpeg's JERR_OUT_OF_MEMORY; it goes on with its case
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +95,10 @@ def open_jpeg(data: bytes, limits: DecodeLimits) -> JpegFile:
     return JpegFile(data=data, header=header, can_reduce=not frame.lossless)
 
 
-def _refused(error: ValueError) -> ImageUnreadableError:
+def _refused(error: ValueError) -> ImageUnreadableError | MemoryError:
+    """What the decoder's complaint means: lack of memory is this machine's, not the file's."""
+    if str(error).startswith(_NO_MEMORY):
+        return MemoryError(str(error))
     return ImageUnreadableError(
         f"the JPEG decoder says: {error}; the file is damaged, copy it again from the camera"
     )

@@ -29,6 +29,9 @@ __all__ = [
     "assess_image",
 ]
 
+# As a share of the protocol's angle: 45 and 50 degrees count as one protocol, 30 and 45 do not.
+_SAME_ANGLE = 0.15
+
 
 class FramedImage(Protocol):
     """What is used of `edge_runtime.image.DecodedImage`."""
@@ -40,6 +43,10 @@ class FramedImage(Protocol):
     @property
     def reduction(self) -> int:
         """The k of a decode at 1/k."""
+
+    @property
+    def field_degrees(self) -> float | None:
+        """Horizontal field of view that the file names, or None."""
 
 
 class FieldSquare(Protocol):
@@ -181,7 +188,8 @@ def assess_image(
         preprocessed: the model's input of the same image.
         limits: of the bundle.
         protocol: of the bundle; None where the field's angle is not known, and pixels per
-            degree can neither be measured nor be judged.
+            degree can neither be measured nor be judged. An angle that the file names takes the
+            place of the protocol's in both.
 
     Returns:
         Whether the model may be asked, with every reason against it.
@@ -192,12 +200,23 @@ def assess_image(
     reasons = _reasons(measures, limits)
     warnings: tuple[str, ...] = ()
     if protocol is not None:
-        density = 2 * view.radius_px * decoded.reduction / protocol.field_degrees
+        degrees = decoded.field_degrees or protocol.field_degrees
+        density = 2 * view.radius_px * decoded.reduction / degrees
         measures["pixels_per_degree"] = density
         reason, warnings = _judge_density(density, protocol)
         reasons += reason
+        warnings = (*_angle_warning(degrees, protocol), *warnings)
     return QualityReport(
         gradable=not reasons, reasons=reasons, measures=measures, warnings=warnings
+    )
+
+
+def _angle_warning(degrees: float, protocol: CaptureProtocol) -> tuple[str, ...]:
+    if abs(degrees / protocol.field_degrees - 1.0) <= _SAME_ANGLE:
+        return ()
+    return (
+        f"the file says a field of {degrees:g} degrees, the protocol {protocol.field_degrees:g}: "
+        "outside of what the bundle was made for",
     )
 
 

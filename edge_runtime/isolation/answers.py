@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from edge_runtime import errors
-from edge_runtime.errors import BundleFormatError, ImageError
+from edge_runtime.errors import BundleFormatError, DecoderStoppedError, ImageError
 from edge_runtime.fundus.quality import QualityReport
 from edge_runtime.image import DecodedImage
 from edge_runtime.isolation.wire import Frame, WireError
@@ -34,10 +34,11 @@ __all__ = [
     "read_answer",
 ]
 
+# A child that was stopped says nothing: that one is its parent's to raise.
 _IMAGE_ERRORS = {
     name: kind
     for name, kind in vars(errors).items()
-    if isinstance(kind, type) and issubclass(kind, ImageError)
+    if isinstance(kind, type) and issubclass(kind, ImageError) and kind is not DecoderStoppedError
 }
 _MAX_MESSAGE = 1000
 _MAX_WARNINGS = 32

@@ -1,7 +1,7 @@
 """The loader that decodes in child processes: one for each caller at the same time.
 
 A child that ended, was late or gave an answer that cannot be right costs its own picture, which
-is then unreadable; the next picture gets another child. Nothing is ever decoded in this process
+is then not answered; the next picture gets another child. Nothing is ever decoded in this process
 instead.
 """
 
@@ -16,7 +16,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from edge_runtime.errors import EngineBusyError, EngineError, ImageUnreadableError
+from edge_runtime.errors import (
+    DecoderStoppedError,
+    EngineBusyError,
+    EngineError,
+    ImageUnreadableError,
+)
 from edge_runtime.isolation.answers import Failure, Loaded, Refusal, Sent, input_bytes, read_answer
 from edge_runtime.isolation.child import OUT_OF_MEMORY_CODE, ChildSettings, versions
 from edge_runtime.isolation.limits import IsolationLimits
@@ -87,7 +92,8 @@ class IsolatedLoader:
         """As `PictureLoader.load`; `preprocess` includes the way to the child and back.
 
         Raises:
-            ImageError: The picture cannot be used, or the child did not survive it.
+            ImageError: The picture cannot be used.
+            DecoderStoppedError: The child did not answer before it ended.
             ChildFailedError: An error that nobody foresaw.
             EngineError: No child can be started, or the loader is closed.
             EngineBusyError: The caller's time is over.
@@ -215,12 +221,12 @@ class IsolatedLoader:
         except ChildLateError as error:
             if late_at <= limit_at:
                 raise EngineBusyError("decoding takes longer than the caller waits") from error
-            raise ImageUnreadableError(
+            raise DecoderStoppedError(
                 f"the picture was not decoded within {self._limits.timeout_s:g} s and its decoder "
-                "was stopped; copy it again from the camera"
+                "was stopped; try again, then copy it again from the camera"
             ) from error
         except ChildEndedError as error:
-            raise ImageUnreadableError(self._why_ended(error)) from error
+            raise DecoderStoppedError(self._why_ended(error)) from error
         except WireError as error:
             raise ImageUnreadableError(
                 f"the decoder's answer cannot be right: {error}; copy the picture again from the "

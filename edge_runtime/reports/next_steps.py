@@ -58,11 +58,17 @@ REFUSALS = (
     ),
     Refusal(
         reasons=("image unreadable",),
-        happened="Empty, cut, damaged, too much for its decoder (`--isolate`), a folder, not JPEG, "
+        happened="Empty, cut, damaged, a folder, not JPEG, "
         "PNG, TIFF, BMP or DICOM, one channel (grayscale), CMYK, 16 bits, partly transparent, "
         "several pages or frames, two pictures in one file, a DICOM file of both eyes. "
         "The line below the reason says which.",
         next_step="Copy it again from the camera; export 8-bit RGB JPEG or PNG.",
+    ),
+    Refusal(
+        reasons=("decoder stopped",),
+        happened="The child process that decoded the picture (`--isolate`) was too slow, needed "
+        "too much memory or ended: by the picture, or because the machine was busy.",
+        next_step="Try again; if it repeats, copy it again from the camera.",
     ),
     Refusal(
         reasons=("laterality conflict",),
@@ -134,13 +140,19 @@ REFUSALS = (
     ),
     Refusal(
         reasons=("same image given for two eyes",),
-        happened="Right and left are one file; the eye is not cleared.",
+        happened="Right and left are one picture, in one file or in two; the eye is not cleared.",
         next_step="Find the other eye's picture.",
     ),
     Refusal(
         reasons=("same image given for two fields of an eye",),
-        happened="Both fields are one file; the eye is not cleared.",
+        happened="Both fields are one picture, in one file or in two; the eye is not cleared.",
         next_step="Find the other field's picture.",
+    ),
+    Refusal(
+        reasons=("same image given for two examinations",),
+        happened="A picture of this examination was given for an earlier one of the list, too, in "
+        "one file or in a copy; this one is not cleared, and both are named on stderr.",
+        next_step="Find out whose picture it is.",
     ),
     Refusal(
         reasons=("engine error", "internal error"),

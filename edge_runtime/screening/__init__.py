@@ -5,6 +5,7 @@
     examination_list  a plan from a clinic's CSV list
     reading           the bytes of one planned examination, with their hashes
     run               carry out the plan in threads
+    shared_pictures   one picture under two examinations of the run
     progress          what a person sees meanwhile, and Ctrl-C
     record            the folder of answers: what was screened stays screened
     answers           the same in memory, for a run without a folder

@@ -8,7 +8,8 @@ The key is a hash of everything that the answer depends on: the contents of the 
 eye, the hashes expected of them, the bundle, the engine with its precision, whether a child
 process decodes, and the versions of this software and of the libraries that decode for it. The
 same key is never screened twice; a changed file has another key. An answer that a failure of the
-machine gave, and not the pictures, has no key: it is tried again.
+machine gave, and not the pictures, has no key: it is tried again. So has one that was changed
+because a picture of it lies under another examination, too.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -94,17 +94,10 @@ class ScreenRecord:
     def find(self, key: str | None, examination_id: str | None) -> int | None:
         """Return the place of the answer with this key, or None.
 
-        An answer that was given to another examination of the same content is written once more
-        under this one's id: every examination has its own line.
+        It is the one given to this examination, else one given to another of the same content.
         """
-        if key is None or key not in self._offsets:
-            return None
-        places = self._offsets[key]
-        if examination_id in places:
-            return places[examination_id]
-        known = self.read(next(iter(places.values())))
-        result = replace(known.result, examination_id=examination_id)
-        return self.add(key, replace(known, result=result))
+        places = {} if key is None else self._offsets.get(key, {})
+        return places.get(examination_id, next(iter(places.values()), None))
 
     def add(self, key: str | None, screened: Screened) -> int:
         """Append an answer and sync it to the disk; return its place.

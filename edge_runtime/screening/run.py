@@ -6,7 +6,7 @@ an answer is in it, on the disk, before anyone is told of it.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -26,21 +26,28 @@ from edge_runtime.screening.reading import (
     refer_to_files,
 )
 from edge_runtime.screening.record import ScreenRecord, record_key
+from edge_runtime.screening.shared_pictures import PicturesSeen
 
 __all__ = ["TRIED_AGAIN", "Done", "ScreenRun"]
 
 # Reasons that speak of this machine and not of the picture: such an answer is not kept for good.
-TRIED_AGAIN = frozenset({"engine error", "internal error", "deadline exceeded"})
+TRIED_AGAIN = frozenset({"decoder stopped", "engine error", "internal error", "deadline exceeded"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """One examination with its answer; `is_known` when it was in the record before."""
+    """One examination with its answer.
+
+    Attributes:
+        is_known: It was in the record before.
+        shared_with: input_index of the earlier examinations that were given a picture of this one.
+    """
 
     input_index: int
     planned: PlannedExamination
     screened: Screened
     is_known: bool
+    shared_with: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,17 +88,20 @@ class ScreenRun:
     evidence: bool = False
     places: dict[int, int] = field(default_factory=dict)
     _queue: deque[_Waiting] = field(default_factory=deque)
+    _in_work: Counter[str | None] = field(default_factory=Counter)
+    _seen: PicturesSeen = field(default_factory=PicturesSeen)
 
     def run(self) -> None:
         """Go through the plan to its end, or until stopped."""
         self.places.clear()
+        self._seen = PicturesSeen()
         results = self.screener.screen_batch(
             (one.examination for one in self._unknown()),
             num_threads=self.num_threads,
             evidence=self.evidence,
         )
         for result in results:
-            self._answer(self._queue.popleft(), result)
+            self._answer(self._take(), result)
             self._tell_known()
 
     def entries(self) -> Iterator[ReportEntry]:
@@ -107,9 +117,9 @@ class ScreenRun:
             if self.is_stopped():
                 return
             read, key = self._read(planned)
-            in_work = {one.key for one in self._queue} - {None}
-            is_known = key in in_work or self._find(key, planned) is not None
-            self._queue.append(
+            is_twin = key is not None and self._in_work[key] > 0
+            is_known = is_twin or self._find(key, planned) is not None
+            self._put(
                 _Waiting(
                     input_index=index,
                     planned=planned,
@@ -122,6 +132,17 @@ class ScreenRun:
                 self._tell_known()
             else:
                 yield read
+
+    def _put(self, waiting: _Waiting) -> None:
+        self._queue.append(waiting)
+        self._in_work[waiting.key] += 1
+
+    def _take(self) -> _Waiting:
+        waiting = self._queue.popleft()
+        self._in_work[waiting.key] -= 1
+        if not self._in_work[waiting.key]:
+            del self._in_work[waiting.key]
+        return waiting
 
     def _read(self, planned: PlannedExamination) -> tuple[ReadExamination, str | None]:
         """Return the pictures and the key of their answer, None where it cannot be kept."""
@@ -147,29 +168,45 @@ class ScreenRun:
 
     def _answer(self, waiting: _Waiting, result: ScreeningResult) -> None:
         """Keep a new answer, then tell it."""
+        result, shared_with = self._seen.check(waiting.input_index, result)
         screened = Screened(
             result=result,
             screened_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             software_version=__version__,
         )
-        key = None if _is_tried_again(result) else waiting.key
-        self._hand_on(waiting, screened, self.answers.add(key, screened))
+        # What hangs on the other examinations of the list is not the pictures' own answer.
+        key = None if shared_with or _is_tried_again(result) else waiting.key
+        self._hand_on(waiting, screened, self.answers.add(key, screened), shared_with)
 
     def _tell_known(self) -> None:
         """Tell the answers that the record has, up to the first that is still in work."""
         while self._queue and self._queue[0].is_known:
-            waiting = self._queue.popleft()
+            waiting = self._take()
             place = self._find(waiting.key, waiting.planned)
             if place is None:  # its twin's answer was not kept: the machine failed on it
                 read, key = self._read(waiting.planned)
                 result = self.screener.screen(read.examination, evidence=self.evidence)
                 self._answer(replace(waiting, key=key), result)
             else:
-                screened = self.answers.read(place)
-                _require_of(screened.result, waiting.contents)
-                self._hand_on(waiting, screened, place)
+                self._answer_known(waiting, place)
 
-    def _hand_on(self, waiting: _Waiting, screened: Screened, place: int) -> None:
+    def _answer_known(self, waiting: _Waiting, place: int) -> None:
+        """Tell an answer of the record; one given to another examination is written once more.
+
+        So every examination has its own line, under its own id.
+        """
+        known = self.answers.read(place)
+        _require_of(known.result, waiting.contents)
+        given = replace(known.result, examination_id=waiting.planned.examination_id)
+        result, shared_with = self._seen.check(waiting.input_index, given)
+        if shared_with or given.examination_id != known.result.examination_id:
+            known = replace(known, result=result)
+            place = self.answers.add(None if shared_with else waiting.key, known)
+        self._hand_on(waiting, known, place, shared_with)
+
+    def _hand_on(
+        self, waiting: _Waiting, screened: Screened, place: int, shared_with: tuple[int, ...]
+    ) -> None:
         self.places[waiting.input_index] = place
         self.tell(
             Done(
@@ -177,6 +214,7 @@ class ScreenRun:
                 planned=waiting.planned,
                 screened=screened,
                 is_known=waiting.is_known,
+                shared_with=shared_with,
             )
         )
 
