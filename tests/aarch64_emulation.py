@@ -191,19 +191,24 @@ def compare(
     differing, largest = 0, 0.0
     for one, other in zip(here, there, strict=True):
         differing += decision(one) != decision(other)
-        for eye, twin in zip(one["eyes"], other["eyes"], strict=True):
-            for label, same in zip(eye["labels"], twin["labels"], strict=False):
+        for field, twin in zip(fields(one), fields(other), strict=True):
+            for label, same in zip(field["labels"], twin["labels"], strict=False):
                 largest = max(largest, abs(label["probability"] - same["probability"]))
     return differing, largest
 
 
+def fields(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The pictures of a result, eye by eye."""
+    return [field for eye in result["eyes"] for field in eye["fields"]]
+
+
 def decision(result: Mapping[str, Any]) -> tuple[object, ...]:
     """What a doctor would read in a result."""
-    eyes = [
-        (eye["disposition"], eye["quality"]["reasons"], [one["decision"] for one in eye["labels"]])
-        for eye in result["eyes"]
+    pictures = [
+        (one["disposition"], one["quality"]["reasons"], [it["decision"] for it in one["labels"]])
+        for one in fields(result)
     ]
-    return result["disposition"], eyes
+    return result["disposition"], pictures
 
 
 def screening(names: Sequence[str]) -> list[str]:
