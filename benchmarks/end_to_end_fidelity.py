@@ -83,10 +83,11 @@ class _Answer:
 def decision_rows(material: Material, pictures: list[Picture], *, what: str) -> list[Row]:
     """How many of the pictures are decided otherwise after a full decode, and how far p moves."""
     contestant = open_contestant("ours int8", material)
-    changed, reached, moved = 0, 0, [0.0]
+    changed, turned, reached, moved = 0, 0, 0, [0.0]
     for picture in pictures:
         results = [contestant.run(picture.data), contestant.run(full_decode_png(picture.data))]
         changed += len({_answer(result) for result in results}) > 1
+        turned += len({result.disposition for result in results}) > 1
         both = all(contestant.reached(result) for result in results)
         reached += both
         if both:
@@ -96,12 +97,13 @@ def decision_rows(material: Material, pictures: list[Picture], *, what: str) -> 
     target = 0.0 if material.trained else None  # random weights decide nothing
     return [
         Row(
-            name=f"{title}: decided otherwise after a full decode",
+            name=f"{title}: any label decided otherwise after a full decode",
             value=changed,
             target=target,
             at_least=False,
             unit="pictures",
         ),
+        Row(name=f"{title}: of these with another disposition", value=turned, unit="pictures"),
         Row(name=f"{title}: that reach the model both ways", value=reached, unit="pictures"),
         Row(name=f"{title}: largest change of a probability", value=max(moved), unit=""),
     ]
