@@ -54,7 +54,7 @@ PRESETS = {
         DemoPreset(
             name="smoke",
             cost="about 8 minutes on 2 CPU cores, 2 GiB of memory, 200 MB of disk",
-            num_patients=1200,
+            num_patients=1600,
             min_val_eyes=5,
             pretrain_steps=400,
             head_steps=150,
