@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from train.card.cli import card
 from train.console import (
     FOLDER,
     device_option,
@@ -235,4 +236,5 @@ def compare(run_a: Path, run_b: Path, num_draws: int, seed: int, as_json: bool) 
     report_record(record, origin, as_json, [*sentences, *comparison_lines(found)])
 
 
+evaluate.add_command(card)
 evaluate.add_command(readers)
