@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from train.card.config import CardConfig
+from train.card.datasets import DataFacts
 from train.card.metrics import Scored
 from train.card.tables import PASSED, EyeRow, PredictionRow
 
@@ -35,7 +36,7 @@ def eyes(num_patients: int = 60, *, dataset: str = "clinic", seed: int = 0) -> l
         age, sex = float(rng.integers(25, 90)), float(rng.integers(2))
         for eye in ("OD", "OS"):
             values = {name: float(rng.random() < 0.35) for name in OUTPUTS}
-            values |= {"age_value": age, "female": sex, "quality_grade": float(rng.integers(3))}
+            values |= {"age_value": age, "sex_female": sex, "quality_grade": float(rng.integers(3))}
             rows.append(
                 EyeRow(
                     dataset=dataset,
@@ -87,3 +88,18 @@ def predictions(
 def without_label(rows: list[EyeRow], name: str) -> list[EyeRow]:
     """The same eyes with one label unknown."""
     return [replace(one, values={k: v for k, v in one.values.items() if k != name}) for one in rows]
+
+
+def facts(name: str = "clinic", *, synthetic: bool = True, role: str = "in-domain") -> DataFacts:
+    """What is said of the data set of `eyes()`; its terms would end a cell of a table."""
+    return DataFacts(
+        name=name,
+        role=role,
+        split="test",
+        synthetic=synthetic,
+        fingerprint="0" * 64,
+        terms="ours | only",
+        derived=(),
+        num_eyes=120,
+        num_patients=60,
+    )

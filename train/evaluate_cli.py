@@ -31,7 +31,7 @@ _data_option = click.option(
 
 @click.group()
 def evaluate() -> None:
-    """Measure a teacher, an encoder on sixteen tasks, or two encoders side by side."""
+    """Measure a teacher, an encoder on sixteen tasks, two encoders, or models over data sets."""
 
 
 @evaluate.command()

@@ -14,7 +14,7 @@ from edge_runtime import __version__
 from edge_runtime.errors import ConfigError
 from edge_runtime.metrics import ReliabilityBin, reliability_bins, roc_curve
 from edge_runtime.result import NOTICE
-from train.card.cells import Cell, cells_of, score, verdicts_of
+from train.card.cells import Cell, cells_of, output_title, score, verdicts_of
 from train.card.comparison import Comparison, MeanAuroc, compare_models, mean_aurocs
 from train.card.config import CardConfig
 from train.card.datasets import DataFacts
@@ -73,9 +73,7 @@ class CellReport:
     @property
     def title(self) -> str:
         """The output, and the truth where it has another name."""
-        if self.output == self.truth_name:
-            return self.output
-        return f"{self.output} against {self.truth_name}"
+        return output_title(self.output, self.truth_name)
 
     def measure(self, name: str) -> Measure:
         """One metric by name."""
@@ -146,7 +144,7 @@ def make_card(
         folders: screened beforehand.
 
     Raises:
-        ConfigError: there is no model of the reference's name.
+        ConfigError: there is no model of the reference's name, or a pair of `also` scores nothing.
         DataError: the tables do not fit each other.
     """
     names = list(dict.fromkeys(row.model for row in predictions))
@@ -154,6 +152,12 @@ def make_card(
     if chosen not in names:
         raise ConfigError(f"no model is called '{chosen}'; the models are {', '.join(names)}")
     cells = cells_of(eyes, predictions, config.also)
+    for pair in config.also:
+        if pair not in {(one.output, one.truth_name) for one in cells}:
+            raise ConfigError(
+                f"no data set and model have output '{pair[0]}' and label '{pair[1]}' together; "
+                "correct the pair"
+            )
     by_set = [[one for one in cells if one.dataset == facts.name] for facts in data]
     known = {model.name: model for model in models}
     return Card(

@@ -12,7 +12,7 @@ from edge_runtime.errors import DataError
 from train.card.metrics import Scored
 from train.card.tables import EyeRow, PredictionRow
 
-__all__ = ["Cell", "Verdicts", "cells_of", "score", "verdicts_of"]
+__all__ = ["Cell", "Verdicts", "cells_of", "output_title", "score", "verdicts_of"]
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]
@@ -120,6 +120,11 @@ def verdicts_of(
                 refused=np.array([row.refused for row in of_eye]),
             )
     return tuple(first.values())
+
+
+def output_title(output: str, truth_name: str) -> str:
+    """The output, and the truth where it has another name."""
+    return output if truth_name in ("", output) else f"{output} against {truth_name}"
 
 
 def score(cell: Cell, among: BoolArray, values: FloatArray | None = None) -> Scored:

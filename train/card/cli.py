@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["card"]
 
-_FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
+_FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command()

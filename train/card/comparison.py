@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from edge_runtime.errors import DataError
 from edge_runtime.metrics import Interval
 from train.card import metrics
-from train.card.cells import Cell, score
+from train.card.cells import Cell, output_title, score
 from train.card.config import CardConfig
+from train.card.measures import Measure, with_interval
 from train.card.metrics import Scored
-from train.tasks.statistics import Statistic, difference_of, holm, interval_of
+from train.tasks.statistics import Statistic, difference_of, holm
 
 __all__ = ["MEAN", "Comparison", "MeanAuroc", "compare_models", "mean_aurocs"]
 
@@ -35,14 +35,14 @@ class MeanAuroc:
         model: name.
         outputs: in the mean.
         num_eyes: answered by every model.
-        interval: over patients.
+        measure: the mean with its interval over patients, or why there is none.
     """
 
     dataset: str
     model: str
     outputs: tuple[str, ...]
     num_eyes: int
-    interval: Interval
+    measure: Measure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +75,11 @@ class Comparison:
     p_value: float | None = None
     p_holm: float | None = None
 
+    @property
+    def title(self) -> str:
+        """The output, and the truth where it has another name."""
+        return output_title(self.output, self.truth_name)
+
 
 def mean_aurocs(cells: Sequence[Cell], config: CardConfig) -> tuple[MeanAuroc, ...]:
     """Mean AUROC of every model of one data set; none where no output is shared."""
@@ -85,7 +90,9 @@ def mean_aurocs(cells: Sequence[Cell], config: CardConfig) -> tuple[MeanAuroc, .
             model=model,
             outputs=shared.outputs,
             num_eyes=shared.num_eyes,
-            interval=interval_of(shared.statistic(model), shared.num_patients, **_draws(config)),
+            measure=with_interval(
+                "mean_auroc", shared.statistic(model), shared.num_patients, config
+            ),
         )
         for model in (shared.models if shared.outputs else ())
     )
@@ -208,7 +215,14 @@ def _with_difference(
     base: Comparison, first: Statistic, second: Statistic, num_patients: int, config: CardConfig
 ) -> Comparison:
     try:
-        found = difference_of(first, second, num_patients, **_draws(config))
+        found = difference_of(
+            first,
+            second,
+            num_patients,
+            num_draws=config.num_draws,
+            seed=config.seed,
+            level=config.level,
+        )
     except DataError as error:
         return replace(base, reason=f"cannot be computed: {error}")
     return replace(base, interval=found.interval, p_value=found.p_value)
@@ -218,7 +232,3 @@ def _corrected(found: list[Comparison]) -> list[Comparison]:
     values = [one.p_value for one in found if one.p_value is not None]
     adjusted = iter(holm(values))
     return [one if one.p_value is None else replace(one, p_holm=next(adjusted)) for one in found]
-
-
-def _draws(config: CardConfig) -> dict[str, Any]:
-    return {"num_draws": config.num_draws, "seed": config.seed, "level": config.level}

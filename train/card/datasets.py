@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,7 +65,7 @@ def load_data(name: str, root: Path, config: CardConfig) -> CardData:
     """Read the eyes of one split that have a photograph.
 
     Raises:
-        DataError: the data set breaks its contract, or the split has no photograph.
+        DataError: the data set breaks its contract, the split has no photograph, or one twice.
     """
     index = read_index(root)
     visits = [visit for visit in index.split(config.split) if "cfp" in visit.files]
@@ -91,6 +91,7 @@ def load_data(name: str, root: Path, config: CardConfig) -> CardData:
         num_patients=len({visit.patient_id for visit in visits}),
     )
     eyes = tuple(_eye_row(name, visit, missing) for visit in visits)
+    _require_distinct(eyes, visits)
     return CardData(facts=facts, eyes=eyes, pictures=tuple(visit.files["cfp"] for visit in visits))
 
 
@@ -121,6 +122,18 @@ def _eye_row(name: str, visit: EyeVisit, missing: Mapping[str, tuple[str, int]])
         image_sha256=hashlib.sha256(visit.files["cfp"].read_bytes()).hexdigest(),
         values=values,
     )
+
+
+def _require_distinct(eyes: Sequence[EyeRow], visits: Sequence[EyeVisit]) -> None:
+    """Refuse the same picture of the same eye in two rows: it would count twice."""
+    first: dict[tuple[str, ...], int] = {}
+    for eye, visit in zip(eyes, visits, strict=True):
+        number = first.setdefault(eye.key, visit.row_number)
+        if number != visit.row_number:
+            raise DataError(
+                f"data set '{eye.dataset}': row {visit.row_number} has the eye and the picture of "
+                f"row {number} again; remove one"
+            )
 
 
 def _terms(root: Path) -> str:

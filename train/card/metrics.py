@@ -8,7 +8,7 @@ Legend: N eyes, P patients, B resamples, G distinct scores, K bins.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -161,16 +161,14 @@ class _Curve:
         self._patients, self._truth = eyes.patients[order], eyes.truth[order]
         self._last = np.flatnonzero(np.append(np.diff(eyes.scores[order]) != 0, True))
 
-    def cumulative(self, weights: Weights) -> list[tuple[slice, FloatArray, FloatArray]]:
+    def cumulative(self, weights: Weights) -> Iterator[tuple[slice, FloatArray, FloatArray]]:
         """(draws, (b, G) positives, (b, G) negatives at or above each distinct score)."""
-        blocks = []
         for start in range(0, len(weights), _DRAWS_AT_ONCE):
             rows = slice(start, start + _DRAWS_AT_ONCE)
             each = weights[rows][:, self._patients].astype(np.float64)
             positives = np.cumsum(each * self._truth, axis=1)[:, self._last]
             negatives = np.cumsum(each * ~self._truth, axis=1)[:, self._last]
-            blocks.append((rows, positives, negatives))
-        return blocks
+            yield rows, positives, negatives
 
 
 def _share(eyes: Scored, among: npt.NDArray[np.bool_], counted: npt.NDArray[np.bool_]) -> Statistic:

@@ -5,7 +5,7 @@ Made from the card alone, so that no sentence of it can say more than card.json 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edge_runtime.result import NOTICE
@@ -82,12 +82,12 @@ def _figures(card: Card) -> Iterator[str]:
         means = [mean for mean in card.means if mean.dataset == one.name]
         for mean in means:
             outputs = ", ".join(mean.outputs)
-            yield f"- Mean AUROC of {mean.model}: {interval_text(mean.interval)} over {outputs}"
+            yield f"- Mean AUROC of {mean.model}: {measure_text(mean.measure)} over {outputs}"
         for diff in (d for d in card.comparisons if d.dataset == one.name):
             words = diff.reason
-            if diff.interval is not None:
+            if diff.interval is not None and diff.p_holm is not None:
                 words = f"{interval_text(diff.interval, 4)}, p after Holm {diff.p_holm:.4f}"
-            yield f"- AUROC of {diff.model} minus {diff.reference}, {diff.output}: {words}"
+            yield f"- AUROC of {diff.model} minus {diff.reference}, {diff.title}: {words}"
         for gate in (g for g in card.quality if g.dataset == one.name and g.auroc is not None):
             assert gate.auroc is not None
             words = measure_text(gate.auroc)
@@ -165,7 +165,7 @@ def _kind(facts: DataFacts) -> str:
     return "synthetic" if facts.synthetic else "not declared synthetic"
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str]:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
     yield f"| {' | '.join(head)} |"
     yield "|" + "---|" * len(head)
     yield from (f"| {' | '.join(_cell(one) for one in row)} |" for row in rows)

@@ -16,7 +16,7 @@ from edge_runtime.metrics import Interval
 from train.card import metrics
 from train.card.cells import Verdicts
 from train.card.config import CardConfig
-from train.card.measures import Measure, measured
+from train.card.measures import Measure, measured, widened
 from train.card.metrics import Scored
 from train.card.subgroups import QUALITY
 from train.card.tables import EyeRow
@@ -122,6 +122,7 @@ def _share(verdicts: Verdicts, quality: str, among: BoolArray, config: CardConfi
             seed=config.seed,
             level=config.level,
         )
+        interval = widened(interval, int(among.sum()))
     return RefusedShare(
         quality=quality,
         num_eyes=int(among.sum()),

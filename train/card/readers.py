@@ -6,7 +6,7 @@ what is measured is then what a camera would run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -69,7 +69,10 @@ class Reader(Protocol):
         """The models, in the order of the answers."""
 
     def read(self, picture: bytes) -> tuple[Answer, ...]:
-        """One answer a model; whatever the picture holds, this does not raise."""
+        """One answer a model; a picture that cannot be used is an answer, too."""
+
+    def close(self) -> None:
+        """Release what the models hold."""
 
 
 class BundleReader:
@@ -115,6 +118,11 @@ class BundleReader:
             return (Answer(verdict=verdict),) * len(self.models)
         return tuple(self._answer(run_logits(engine, image)) for engine in self._engines)
 
+    def close(self) -> None:
+        """Close the engines."""
+        for engine in self._engines:
+            engine.close()
+
     def _answer(self, logits: NDArray[np.float32]) -> Answer:
         temperatures = [1.0 if one.temperature is None else one.temperature for one in self._specs]
         return _answer(
@@ -137,11 +145,8 @@ class TeacherReader:
         try:
             self._teacher, _ = load_teacher(folder)
         except CheckpointError as error:
-            if "'student'" not in str(error):
-                raise
             raise CheckpointError(
-                f"{folder} is a student; export it with `edge-screen export` and give the bundle "
-                "by --bundle"
+                f"{error}; a student is exported (`edge-screen export`) and given by --bundle"
             ) from error
         size_px = self._teacher.encoder.config.size_px
         self._gate = _Gate(
@@ -168,6 +173,9 @@ class TeacherReader:
         logits = teacher_logits(self._teacher, image[None])
         values = [*logits.diseases[0], logits.gradability[0]]
         return (_answer([probability(float(one), 1.0) for one in values]),)
+
+    def close(self) -> None:
+        """Nothing to release."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,8 +204,3 @@ def _answer(values: Sequence[float]) -> Answer:
 
 def _threshold(spec: LabelSpec) -> float | None:
     return None if spec.operating_point is None else spec.operating_point.threshold
-
-
-def by_name(readers: Sequence[Reader]) -> Mapping[str, ModelFacts]:
-    """Model name -> facts, in order."""
-    return {model.name: model for reader in readers for model in reader.models}

@@ -11,6 +11,7 @@ DIR/
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,13 +65,14 @@ def run_card(
     """
     require_roles(config, list(inputs.data))
     data = [load_data(name, root, config) for name, root in inputs.data.items()]
-    readers = _readers(inputs)
     others = [row for path in inputs.predictions for row in read_predictions(path)]
     eyes = [eye for one in data for eye in one.eyes]
     folders = _folders(inputs)
     out.mkdir(parents=True, exist_ok=True)
     write_eyes(out / "eyes.csv", eyes)
-    rows = predict(out / "predictions.csv", data, readers, others=others, progress=progress)
+    with ExitStack() as stack:
+        readers = _readers(inputs, stack)
+        rows = predict(out / "predictions.csv", data, readers, others=others, progress=progress)
     card = make_card(
         config,
         [one.facts for one in data],
@@ -86,14 +88,20 @@ def run_card(
     return card
 
 
-def _readers(inputs: CardInputs) -> list[Reader]:
-    bundles: list[Reader] = [
-        BundleReader(
-            name, folder, trusted_keys=inputs.trusted_keys, allow_unsigned=inputs.allow_unsigned
+def _readers(inputs: CardInputs, stack: ExitStack) -> list[Reader]:
+    """Every model, opened; the stack closes them."""
+    readers: list[Reader] = []
+    for name, folder in inputs.bundles.items():
+        readers.append(
+            BundleReader(
+                name, folder, trusted_keys=inputs.trusted_keys, allow_unsigned=inputs.allow_unsigned
+            )
         )
-        for name, folder in inputs.bundles.items()
-    ]
-    return [*bundles, *(TeacherReader(name, folder) for name, folder in inputs.arms.items())]
+        stack.callback(readers[-1].close)
+    for name, folder in inputs.arms.items():
+        readers.append(TeacherReader(name, folder))
+        stack.callback(readers[-1].close)
+    return readers
 
 
 def _folders(inputs: CardInputs) -> Sequence[FolderReport]:

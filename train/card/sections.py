@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from edge_runtime.reports.markup import Markup, element
 from train.card.card import Card, CellReport
 from train.card.charts import reliability_chart, roc_chart
+from train.card.comparison import Comparison
 from train.card.datasets import DataFacts
+from train.card.readers import ModelFacts
 from train.card.ungradable import WAYS
 from train.card.words import (
     interval_cell,
@@ -68,19 +70,26 @@ def model_section(card: Card) -> Markup:
             one.name,
             one.kind,
             ", ".join(one.labels),
-            "locked" if any(t is not None for t in one.thresholds) else "none",
+            _operating_points(one),
             one.sha256[:16],
         )
         for one in card.models
     ]
     table = data_table(
         "Models",
-        ("model", "what it is", "outputs", "operating points", "SHA-256"),
+        ("model", "what it is", "outputs", "locked operating points", "SHA-256"),
         rows,
         words=(1, 2, 3, 4),
         synthetic=False,
     )
     return section("models", "Models", "What looked at the eyes.", table)
+
+
+def _operating_points(model: ModelFacts) -> str:
+    """'glaucoma 0.312, gradability 0.500', or that there is none."""
+    points = [*zip(model.labels, model.thresholds, strict=True)]
+    points.append(("gradability", model.gradable_threshold))
+    return ", ".join(f"{name} {one:.4f}" for name, one in points if one is not None) or "none"
 
 
 def dataset_section(card: Card, facts: DataFacts) -> Markup:
@@ -97,29 +106,16 @@ def dataset_section(card: Card, facts: DataFacts) -> Markup:
 
 
 def comparison_section(card: Card) -> Markup:
-    """Differences to the reference."""
-    rows = [
-        (
-            one.dataset,
-            one.output
-            if one.truth_name in ("", one.output)
-            else f"{one.output} against {one.truth_name}",
-            one.model,
-            one.num_eyes,
-            one.num_patients,
-            interval_cell(one.interval, decimals=4) if one.interval else one.reason,
-            "-" if one.p_value is None else f"{one.p_value:.4f}",
-            "-" if one.p_holm is None else f"{one.p_holm:.4f}",
-        )
-        for one in card.comparisons
+    """Differences to the reference, a table a data set."""
+    tables = [
+        _comparison_table([one for one in card.comparisons if one.dataset == facts.name], facts)
+        for facts in card.data
+        if any(one.dataset == facts.name for one in card.comparisons)
     ]
     lead = f"AUROC minus that of '{card.reference}', on the same eyes and the same resamples."
-    if not rows:
-        return section("differences", "Differences", "There is one model only, or none to pair.")
-    head = ("data set", "output", "model", "eyes", "patients", "difference", "p", "p, Holm")
-    synthetic = all(one.synthetic for one in card.data)
-    table = data_table("Paired differences", head, rows, words=(1, 2), synthetic=synthetic)
-    return section("differences", "Differences", lead, table)
+    if not tables:
+        lead = "There is one model only, or no output that two models share."
+    return section("differences", "Differences", lead, *tables)
 
 
 def method_section(card: Card) -> Markup:
@@ -132,10 +128,29 @@ def _mean_table(card: Card, facts: DataFacts) -> Markup:
     own = [one for one in card.means if one.dataset == facts.name]
     if not own:
         return paragraph("No output that all models share has both classes.", class_="note")
-    rows = [(one.model, one.num_eyes, interval_cell(one.interval)) for one in own]
+    rows = [(one.model, one.num_eyes, measure_cell(one.measure)) for one in own]
     caption = f"Mean AUROC over {', '.join(own[0].outputs)}; eyes that every model answers"
     head = ("model", "eyes", "mean AUROC")
-    return data_table(caption, head, rows, synthetic=facts.synthetic)
+    note = " ".join(dict.fromkeys(one.measure.reason for one in own if one.measure.reason))
+    return data_table(caption, head, rows, note=note, synthetic=facts.synthetic)
+
+
+def _comparison_table(found: list[Comparison], facts: DataFacts) -> Markup:
+    rows = [
+        (
+            one.title,
+            one.model,
+            one.num_eyes,
+            one.num_patients,
+            one.reason if one.interval is None else interval_cell(one.interval, decimals=4),
+            "-" if one.p_value is None else f"{one.p_value:.4f}",
+            "-" if one.p_holm is None else f"{one.p_holm:.4f}",
+        )
+        for one in found
+    ]
+    head = ("output", "model", "eyes", "patients", "difference", "p", "p, Holm")
+    caption = f"Paired differences on {facts.name}"
+    return data_table(caption, head, rows, words=(1,), synthetic=facts.synthetic)
 
 
 def _label_content(cells: list[CellReport], facts: DataFacts) -> Iterator[Markup]:

@@ -11,13 +11,14 @@ import numpy.typing as npt
 from train.card import metrics
 from train.card.cells import Cell, score
 from train.card.config import CardConfig
-from train.card.measures import NO_THRESHOLD, Measure, measured
+from train.card.measures import NO_THRESHOLD, RATES, Measure, measured, rate
 from train.card.tables import EyeRow
 
-__all__ = ["AGE", "QUALITY", "SEX", "Subgroup", "group_of", "subgroups_of", "worst_of"]
+__all__ = ["AGE", "AXES", "QUALITY", "SEX", "Subgroup", "group_of", "subgroups_of", "worst_of"]
 
-# Columns of the data set's contract that make subgroups, besides eye and site.
-AGE, SEX, QUALITY = "age_value", "female", "quality_grade"
+# Labels that make subgroups, as `edge-screen data import` names them, besides eye and site.
+AGE, SEX, QUALITY = "age_value", "sex_female", "quality_grade"
+AXES = ("age", "sex", "eye", "quality", "site", "camera")
 _SEX_WORDS = {0.0: "male", 1.0: "female"}
 _QUALITY_WORDS = {0.0: "good", 1.0: "usable", 2.0: "reject"}
 
@@ -27,7 +28,7 @@ class Subgroup:
     """Some of a cell's answered eyes.
 
     Attributes:
-        axis: 'age', 'sex', 'eye', 'quality' or 'site'.
+        axis: one of `AXES`.
         group: in words.
         num_eyes: answered eyes.
         num_patients: their patients.
@@ -46,16 +47,22 @@ class Subgroup:
 
 
 def group_of(eye: EyeRow, config: CardConfig) -> Mapping[str, str]:
-    """Axis -> group of one eye; an axis that is unknown of it is left out."""
-    found = {"eye": eye.eye}
+    """Axis -> group of one eye; an axis that is unknown of it is left out.
+
+    A site is written as in the index; a camera follows it after a slash.
+    """
+    found = {"eye": eye.eye} if eye.eye else {}
     if AGE in eye.values:
         found["age"] = _age_band(eye.values[AGE], config.age_edges)
     if eye.values.get(SEX) in _SEX_WORDS:
         found["sex"] = _SEX_WORDS[eye.values[SEX]]
     if eye.values.get(QUALITY) in _QUALITY_WORDS:
         found["quality"] = _QUALITY_WORDS[eye.values[QUALITY]]
-    if eye.site:
-        found["site"] = eye.site
+    site, _, camera = eye.site.partition("/")
+    if site:
+        found["site"] = site
+    if camera:
+        found["camera"] = camera
     return found
 
 
@@ -63,7 +70,7 @@ def subgroups_of(cell: Cell, config: CardConfig) -> tuple[Subgroup, ...]:
     """Every group of every axis that has at least two groups among the answered eyes."""
     groups = [group_of(eye, config) for eye in cell.eyes]
     found = []
-    for axis in ("age", "sex", "eye", "quality", "site"):
+    for axis in AXES:
         names = np.array([one.get(axis, "") for one in groups], np.str_)
         shown = sorted(set(names[~cell.refused].tolist()) - {""})
         if len(shown) > 1:
@@ -96,14 +103,11 @@ def _subgroup(
     measures: list[Measure] = []
     if not reason:
         measures.append(measured("auroc", eyes, metrics.auroc, config))
-        for name, how in (
-            ("sensitivity", metrics.sensitivity),
-            ("specificity", metrics.specificity),
-        ):
+        for name in RATES:
             if cell.threshold is None:
                 measures.append(Measure(name=name, interval=None, reason=NO_THRESHOLD))
             else:
-                measures.append(measured(name, eyes.called(cell.threshold), how, config))
+                measures.append(rate(name, eyes.called(cell.threshold), config))
     return Subgroup(
         axis=axis,
         group=group,

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from train.card import metrics
 from train.card.cells import Cell, score
 from train.card.config import CardConfig
-from train.card.measures import NO_THRESHOLD, Measure, measured
+from train.card.measures import NO_THRESHOLD, RATES, Measure, rate
 
 __all__ = ["WAYS", "UngradableCounts", "count_ungradable"]
 
@@ -46,10 +45,7 @@ def count_ungradable(cell: Cell, config: CardConfig) -> tuple[UngradableCounts, 
 def _count(cell: Cell, way: str, config: CardConfig) -> UngradableCounts:
     counted = ~cell.refused if way == "gradable_only" else np.ones(len(cell.truth), np.bool_)
     if cell.threshold is None:
-        pair = [
-            Measure(name=name, interval=None, reason=NO_THRESHOLD)
-            for name in ("sensitivity", "specificity")
-        ]
+        pair = [Measure(name=name, interval=None, reason=NO_THRESHOLD) for name in RATES]
     else:
         called = np.where(cell.refused, False, cell.probability >= cell.threshold)
         if way == "ungradable_refer":
@@ -57,10 +53,7 @@ def _count(cell: Cell, way: str, config: CardConfig) -> UngradableCounts:
         elif way == "worst_case":
             called = np.where(cell.refused, ~cell.truth, called)
         calls = score(cell, counted, called.astype(np.float64))
-        pair = [
-            measured("sensitivity", calls, metrics.sensitivity, config),
-            measured("specificity", calls, metrics.specificity, config),
-        ]
+        pair = [rate(name, calls, config) for name in RATES]
     return UngradableCounts(
         way=way, num_eyes=int(counted.sum()), sensitivity=pair[0], specificity=pair[1]
     )

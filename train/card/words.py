@@ -76,7 +76,8 @@ def method_sentences(card: Card) -> tuple[str, ...]:
     config = card.config
     return (
         f"Intervals are {config.level:.0%} percentile intervals over {config.num_draws} resamples "
-        "of whole patients, the same resamples for every model.",
+        "of whole patients, the same resamples for every model; of a sensitivity, a specificity "
+        "and a refused share, Wilson's interval where that is wider.",
         "AUROC, AUPRC, Brier score and ECE are over the eyes that the model answered: those that "
         "neither the quality gate nor its gradability output refused.",
         "'Locked' figures use the threshold that the model brought with it, chosen elsewhere; no "
