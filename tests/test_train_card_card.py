@@ -136,7 +136,7 @@ def test_every_eye_refused_cannot_be_computed() -> None:
 def test_labels_that_a_data_set_lacks_are_named() -> None:
     found = card(ROWS, without_label(EYES, "amd"))
     assert [one.output for one in found.cells] == ["glaucoma"]
-    assert found.unscored == ("'amd' of 'M' is not scored on 'clinic', which has no such label",)
+    assert found.unscored == ("'amd' is not scored on 'clinic', which has no such label (M)",)
 
 
 def test_unknown_labels_of_some_eyes_leave_those_out() -> None:
@@ -190,6 +190,14 @@ def test_subgroups_hold_every_answered_eye_once_and_small_ones_are_suppressed() 
     worst = worst_of(groups)
     assert worst is not None
     assert worst.measures[0].interval.value == min(values)
+
+
+def test_a_subgroup_of_few_patients_is_suppressed_whatever_its_positives() -> None:
+    groups = subgroups_of(cell(), replace(QUICK, min_patients=40))
+    north = next(group for group in groups if group.group == "north")
+    assert north.num_positive >= QUICK.min_positives
+    assert north.suppressed == f"suppressed: {north.num_patients} patients, fewer than 40"
+    assert north.measures == ()
 
 
 def test_a_subgroup_is_scored_as_if_it_were_alone() -> None:

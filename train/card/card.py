@@ -187,11 +187,13 @@ def write_json(path: Path, card: Card) -> None:
 def _unscored(cells: Sequence[Cell], predictions: Sequence[PredictionRow]) -> tuple[str, ...]:
     """Outputs without a truth: said, not skipped in silence."""
     scored = {(one.dataset, one.model, one.output) for one in cells}
-    outputs = dict.fromkeys((row.dataset, row.model, row.label) for row in predictions)
+    models: dict[tuple[str, str], dict[str, None]] = {}
+    for row in predictions:
+        if (row.dataset, row.model, row.label) not in scored:
+            models.setdefault((row.dataset, row.label), {})[row.model] = None
     return tuple(
-        f"'{output}' of '{model}' is not scored on '{dataset}', which has no such label"
-        for dataset, model, output in outputs
-        if (dataset, model, output) not in scored
+        f"'{output}' is not scored on '{dataset}', which has no such label ({', '.join(own)})"
+        for (dataset, output), own in models.items()
     )
 
 
