@@ -38,7 +38,7 @@ from export.demo.pictures import (
     z_scored_to_grey,
 )
 from export.demo.report import read_report, render_page, write_report
-from export.demo.style import PALETTE
+from train.page.style import PALETTE
 
 _VOID = {"meta", "img", "br", "link", "input"}
 _ATTACK = "<script>alert(1)</script>\"'&"

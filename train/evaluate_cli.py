@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from train.card.cli import card
 from train.console import (
     FOLDER,
     device_option,
@@ -30,7 +31,7 @@ _data_option = click.option(
 
 @click.group()
 def evaluate() -> None:
-    """Measure a teacher, an encoder on sixteen tasks, or two encoders side by side."""
+    """Measure a teacher, an encoder on sixteen tasks, two encoders, or models over data sets."""
 
 
 @evaluate.command()
@@ -235,4 +236,5 @@ def compare(run_a: Path, run_b: Path, num_draws: int, seed: int, as_json: bool) 
     report_record(record, origin, as_json, [*sentences, *comparison_lines(found)])
 
 
+evaluate.add_command(card)
 evaluate.add_command(readers)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from edge_runtime.errors import ConfigError
 from export.demo.html import SYNTHETIC, Markup, element, escape, label_words
 from export.demo.model import ARMS, ModelRow, ProbeAuroc
-from export.demo.style import PALETTE
+from train.page.style import PALETTE
+from train.page.svg import Scale, UnitSquare, draw_line, draw_shape, draw_text
 
 __all__ = ["RocCurve", "latency_chart", "probe_chart", "roc_chart"]
 
@@ -61,16 +62,23 @@ class RocCurve:
 
 def roc_chart(label: str, curves: Sequence[RocCurve], models: Sequence[ModelRow]) -> Markup:
     """Return one label's ROC curves with each model's AUROC and interval."""
-    plot = _RocFrame()
-    lines = [plot.frame()]
+    plot = UnitSquare()
+    lines = [plot.frame("false positive rate (1 - specificity)", "sensitivity")]
     names = [model.name for model in models]
     for curve in curves:
         colour, dash, width = _SERIES[names.index(curve.model) % 3 if curve.model in names else 0]
         points = plot.points(curve.false_positive_rate, curve.true_positive_rate)
         lines.append(
-            _tag("polyline", points=points, fill="none", stroke=colour, stroke_width=f"{width}",
-                 stroke_dasharray=dash or "none", stroke_linejoin="round")
-        )  # fmt: skip
+            draw_shape(
+                "polyline",
+                points=points,
+                fill="none",
+                stroke=colour,
+                stroke_width=f"{width}",
+                stroke_dasharray=dash or "none",
+                stroke_linejoin="round",
+            )
+        )
     shown = [(i, model) for i, model in enumerate(models) if label in model.labels]
     for row, (index, model) in enumerate(shown):
         lines.append(_roc_key(row, len(shown), index, model, label))
@@ -79,61 +87,19 @@ def roc_chart(label: str, curves: Sequence[RocCurve], models: Sequence[ModelRow]
     return _figure(title, "test patients", _svg(330, 318, f"{title}. {summary}", lines))
 
 
-class _RocFrame:
-    """Maps rates 0..1 to the square plot area."""
-
-    left, top, side = 40.0, 8.0, 272.0
-
-    def points(self, x: FloatArray, y: FloatArray) -> str:
-        keep = _corners(x, y)
-        pairs = zip(x[keep], y[keep], strict=True)
-        return " ".join(f"{self.x(float(a)):.1f},{self.y(float(b)):.1f}" for a, b in pairs)
-
-    def x(self, value: float) -> float:
-        return self.left + self.side * value
-
-    def y(self, value: float) -> float:
-        return self.top + self.side * (1.0 - value)
-
-    def frame(self) -> Markup:
-        parts = []
-        for value in (0.0, 0.25, 0.5, 0.75, 1.0):
-            parts.append(_line(self.x(value), self.y(0), self.x(value), self.y(1), _LINE))
-            parts.append(_line(self.x(0), self.y(value), self.x(1), self.y(value), _LINE))
-        for value in (0.0, 0.5, 1.0):
-            parts.append(_text(self.x(value), self.y(0) + 14, f"{value:g}", anchor="middle"))
-            parts.append(_text(self.x(0) - 6, self.y(value) + 4, f"{value:g}", anchor="end"))
-        parts.append(_line(self.x(0), self.y(0), self.x(1), self.y(1), _MUTED, dash="2 4"))
-        bottom, middle = self.y(0) + 29, self.x(0.5)
-        parts.append(
-            _text(middle, bottom, "false positive rate (1 - specificity)", anchor="middle")
-        )
-        turn = f"rotate(-90 12 {self.y(0.5):.1f})"
-        parts.append(_text(12, self.y(0.5), "sensitivity", anchor="middle", transform=turn))
-        return Markup("".join(parts))
-
-
 def _roc_key(row: int, num_rows: int, index: int, model: ModelRow, label: str) -> Markup:
     """Return one line of the key, in the empty lower right of the plot."""
-    plot, (colour, dash, width) = _RocFrame(), _SERIES[index % 3]
+    plot, (colour, dash, width) = UnitSquare(), _SERIES[index % 3]
     y = plot.y(0) - 14 - 28 * (num_rows - 1 - row)
     left = plot.x(0.30)
     result = model.labels[label]
     low, high = result.interval
-    ground = _tag("rect", x=f"{left - 5:.1f}", y=f"{y - 14:.1f}", width="194", height="27",
+    ground = draw_shape("rect", x=f"{left - 5:.1f}", y=f"{y - 14:.1f}", width="194", height="27",
                   fill="#ffffff", fill_opacity="0.9")  # fmt: skip
-    line = _line(left, y, left + 30, y, colour, dash=dash, width=width)
-    name = _text(left + 37, y - 1, f"{model.name} {result.auroc:.3f}", weight="600")
-    interval = _text(left + 37, y + 10.5, f"95 % interval {low:.3f} to {high:.3f}", size=9.5)
+    line = draw_line(left, y, left + 30, y, colour, dash=dash, width=width)
+    name = draw_text(left + 37, y - 1, f"{model.name} {result.auroc:.3f}", weight="600")
+    interval = draw_text(left + 37, y + 10.5, f"95 % interval {low:.3f} to {high:.3f}", size=9.5)
     return Markup(ground + line + name + interval)
-
-
-def _corners(x: FloatArray, y: FloatArray) -> NDArray[np.bool_]:
-    """Mark the points at which the curve turns; the others lie on straight pieces."""
-    keep = np.ones(x.size, dtype=bool)
-    dx, dy = np.diff(x), np.diff(y)
-    keep[1:-1] = np.abs(dx[1:] * dy[:-1] - dx[:-1] * dy[1:]) > 1e-12
-    return keep
 
 
 def probe_chart(label: str, arms: Mapping[str, Mapping[str, ProbeAuroc]]) -> Markup:
@@ -144,28 +110,28 @@ def probe_chart(label: str, arms: Mapping[str, Mapping[str, ProbeAuroc]]) -> Mar
     results = [(arm, arms[arm][label]) for arm in ARMS if label in arms.get(arm, {})]
     ends = [(r.auroc_mean - r.auroc_sd, r.auroc_mean + r.auroc_sd) for _, r in results]
     low = min([0.45, *(end[0] for end in ends)])
-    scale = _Scale(low=np.floor(low * 20) / 20, high=1.0, left=126.0, width=150.0)
+    scale = Scale(low=np.floor(low * 20) / 20, high=1.0, left=126.0, width=150.0)
     height = 22 + 27 * len(results)
     parts = [_ticks(scale, (0.5, 0.75, 1.0), height - 14)]
     for row, (arm, result) in enumerate(results):
         parts.append(_probe_bar(scale, 6 + 27 * row, arm, result))
-    parts.append(_line(scale.x(0.5), 0, scale.x(0.5), height - 14, _INK))
+    parts.append(draw_line(scale.x(0.5), 0, scale.x(0.5), height - 14, _INK))
     words = "; ".join(f"{_ARM_WORDS[arm]} {r.auroc_mean:.3f}" for arm, r in results)
     title = f"Probe, {label_words(label)}"
     picture = _svg(330, height, f"{title}. AUROC: {words}", parts)
     return _figure(title, "test AUROC from chance 0.5, with ± 1 sd", picture)
 
 
-def _probe_bar(scale: _Scale, top: float, arm: str, result: ProbeAuroc) -> Markup:
+def _probe_bar(scale: Scale, top: float, arm: str, result: ProbeAuroc) -> Markup:
     chance, end = scale.x(0.5), scale.x(result.auroc_mean)
     left, middle = min(chance, end), top + 9
-    bar = _tag("rect", x=f"{left:.1f}", y=f"{top:.1f}", width=f"{abs(end - chance):.1f}",
+    bar = draw_shape("rect", x=f"{left:.1f}", y=f"{top:.1f}", width=f"{abs(end - chance):.1f}",
                height="18", fill=_ARM_FILL[arm], stroke=_MUTED, stroke_width="0.6")  # fmt: skip
     low, high = (scale.x(result.auroc_mean + s * result.auroc_sd) for s in (-1, 1))
-    whisker = _line(low, middle, high, middle, _INK, width=1.4)
-    name = _text(120, middle + 4, _ARM_WORDS[arm], anchor="end", size=11.5)
+    whisker = draw_line(low, middle, high, middle, _INK, width=1.4)
+    name = draw_text(120, middle + 4, _ARM_WORDS[arm], anchor="end", size=11.5)
     weight = "700" if arm == "oct_informed" else "400"
-    value = _text(288, middle + 4, f"{result.auroc_mean:.3f}", size=12, weight=weight)
+    value = draw_text(288, middle + 4, f"{result.auroc_mean:.3f}", size=12, weight=weight)
     return Markup(name + bar + whisker + value)
 
 
@@ -175,72 +141,31 @@ def latency_chart(models: Sequence[ModelRow]) -> Markup:
     if not timed:
         return Markup("")
     longest = max(latency.p99 for _, latency in timed)
-    scale = _Scale(low=0.0, high=longest or 1.0, left=130.0, width=400.0)
+    scale = Scale(low=0.0, high=longest or 1.0, left=130.0, width=400.0)
     height = 14 + 34 * len(timed)
-    parts = [_line(scale.x(0), 0, scale.x(0), height - 8, _INK)]
+    parts = [draw_line(scale.x(0), 0, scale.x(0), height - 8, _INK)]
     for row, (name, latency) in enumerate(timed):
         top, middle = 4 + 34 * row, 15 + 34 * row
         colour = PALETTE["int8"] if "INT8" in name else PALETTE["student"]
         width = scale.x(latency.p50) - scale.x(0)
-        parts.append(_text(122, middle + 4, name, anchor="end", size=13))
-        parts.append(_tag("rect", x=f"{scale.x(0):.1f}", y=str(top), width=f"{width:.1f}",
+        parts.append(draw_text(122, middle + 4, name, anchor="end", size=13))
+        parts.append(draw_shape("rect", x=f"{scale.x(0):.1f}", y=str(top), width=f"{width:.1f}",
                           height="22", fill=colour, fill_opacity="0.85"))  # fmt: skip
         end = scale.x(latency.p99)
-        parts.append(_line(scale.x(latency.p50), middle, end, middle, _INK, width=1.5))
-        parts.append(_line(end, middle - 6, end, middle + 6, _INK, width=1.5))
+        parts.append(draw_line(scale.x(latency.p50), middle, end, middle, _INK, width=1.5))
+        parts.append(draw_line(end, middle - 6, end, middle + 6, _INK, width=1.5))
         words = f"p50 {latency.p50:.2f} ms, p99 {latency.p99:.2f} ms"
-        parts.append(_text(end + 10, middle + 4, words, size=13))
+        parts.append(draw_text(end + 10, middle + 4, words, size=13))
     text = "; ".join(f"{name}: p50 {lat.p50:.2f} ms, p99 {lat.p99:.2f} ms" for name, lat in timed)
     picture = _svg(780, height, f"Latency. {text}", parts)
     unit = "batch 1, warm; bar p50, whisker to p99"
     return _figure("Latency of one inference", unit, picture, class_="wide")
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Scale:
-    """Maps values linearly to x."""
-
-    low: float
-    high: float
-    left: float
-    width: float
-
-    def x(self, value: float) -> float:
-        share = (value - self.low) / (self.high - self.low)
-        return float(self.left + self.width * min(max(share, 0.0), 1.0))
-
-
-def _ticks(scale: _Scale, values: Sequence[float], height: float) -> Markup:
-    parts = [_line(scale.x(v), 0, scale.x(v), height, _LINE) for v in values]
-    parts += [_text(scale.x(v), height + 12, f"{v:g}", anchor="middle") for v in values]
+def _ticks(scale: Scale, values: Sequence[float], height: float) -> Markup:
+    parts = [draw_line(scale.x(v), 0, scale.x(v), height, _LINE) for v in values]
+    parts += [draw_text(scale.x(v), height + 12, f"{v:g}", anchor="middle") for v in values]
     return Markup("".join(parts))
-
-
-def _line(
-    x1: float, y1: float, x2: float, y2: float, colour: str, *, dash: str = "", width: float = 1.0
-) -> Markup:
-    ends = {"x1": f"{x1:.1f}", "y1": f"{y1:.1f}", "x2": f"{x2:.1f}", "y2": f"{y2:.1f}"}
-    dashes = {"stroke_dasharray": dash} if dash else {}
-    return _tag("line", **ends, stroke=colour, stroke_width=f"{width:g}", **dashes)
-
-
-def _text(
-    x: float,
-    y: float,
-    words: str,
-    *,
-    anchor: str = "start",
-    size: float = 11,
-    weight: str = "400",
-    transform: str = "",
-) -> Markup:
-    more = {"transform": transform} if transform else {}
-    return element("text", words, x=f"{x:.1f}", y=f"{y:.1f}", text_anchor=anchor,
-                   font_size=f"{size:g}", font_weight=weight, **more)  # fmt: skip
-
-
-def _tag(tag: str, **attributes: str) -> Markup:
-    return element(tag, **attributes)
 
 
 def _svg(width: int, height: float, summary: str, parts: Sequence[Markup]) -> Markup:

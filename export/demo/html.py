@@ -1,16 +1,20 @@
-"""The page: skeleton, tables and marks, as strings without any dependency.
-
-`Markup` is text that is already HTML. Everything else that enters the page passes `escape`.
-Nothing on the page is fetched: no scripts, fonts or links; its policy forbids them.
-"""
+"""What the demo's page adds to `train.page.html`: its words, and SYNTHETIC on every table."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Sequence
 
 from edge_runtime.reports.markup import Markup, element, escape
-from export.demo.style import STYLE
+from train.page.html import (
+    SYNTHETIC,
+    mark_verdict,
+    page,
+    paragraph,
+    percent,
+    section,
+    value_with_interval,
+)
+from train.page.html import data_table as page_table
 
 __all__ = [
     "SYNTHETIC",
@@ -29,7 +33,6 @@ __all__ = [
     "value_with_interval",
 ]
 
-SYNTHETIC = "SYNTHETIC"
 _LABEL_WORDS = {
     "amd": "AMD",
     "dr_grade": "DR grade",
@@ -43,20 +46,6 @@ _DISPOSITIONS = {
 }
 
 
-def paragraph(*content: object, class_: str = "text") -> Markup:
-    """Return one paragraph."""
-    return element("p", *content, class_=class_)
-
-
-def section(name: str, title: str, lead: object, *content: object) -> Markup:
-    """Return a section with a heading and a sentence that says what is to be seen."""
-    heading = element("h2", title, id=f"{name}-title")
-    lead_text = paragraph(lead, class_="lead")
-    return element(
-        "section", heading, lead_text, *content, id=name, aria_labelledby=f"{name}-title"
-    )
-
-
 def data_table(
     caption: object,
     head: Sequence[object],
@@ -65,40 +54,8 @@ def data_table(
     words: Sequence[int] = (),
     note: object = "",
 ) -> Markup:
-    """Return a table whose caption begins with the word SYNTHETIC.
-
-    The first cell of a row is its header; the columns numbered in `words` are set left.
-    """
-    tag = element("b", SYNTHETIC, class_="synthetic")
-    cells = [
-        element("th", cell, scope="col", class_=_column_class(number, words))
-        for number, cell in enumerate(head)
-    ]
-    body = element("tbody", *(_row(row, words) for row in rows))
-    caption_line = element("caption", tag, " ", caption)
-    table = element("table", caption_line, element("thead", element("tr", *cells)), body)
-    after = paragraph(note, class_="note") if note else ""
-    return element("div", table, after, class_="scroll", tabindex="0")
-
-
-def _row(cells: Sequence[object], words: Sequence[int]) -> Markup:
-    first = element("th", cells[0], scope="row")
-    rest = (
-        element("td", cell, class_=_column_class(number, words))
-        for number, cell in enumerate(cells[1:], start=1)
-    )
-    return element("tr", first, *rest)
-
-
-def _column_class(number: int, words: Sequence[int]) -> str:
-    return "words" if number == 0 or number in words else "number"
-
-
-def mark_verdict(met: bool, words: tuple[str, str] = ("met", "not met")) -> Markup:
-    """Return the first or the second of the words, with a sign and a colour of its own."""
-    sign, kind = ("✓", "good") if met else ("✗", "bad")
-    word = words[0] if met else words[1]
-    return element("span", element("i", sign, aria_hidden="true"), word, class_=f"mark {kind}")
+    """Return a table whose caption begins with the word SYNTHETIC, as the demo's eyes are."""
+    return page_table(caption, head, rows, words=words, note=note, synthetic=True)
 
 
 def mark_disposition(disposition: str) -> Markup:
@@ -112,11 +69,6 @@ def label_words(name: str) -> str:
     return _LABEL_WORDS.get(name, name.replace("_", " "))
 
 
-def percent(share: float) -> str:
-    """Return a share 0..1 as per cent with one decimal."""
-    return f"{100 * share:.1f} %"
-
-
 def duration(seconds: float) -> str:
     """Return seconds as people say them."""
     if seconds < 100:
@@ -124,26 +76,3 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
-
-
-def value_with_interval(value: float, interval: Sequence[float], *, decimals: int = 3) -> Markup:
-    """Return '0.912' with its interval small beneath."""
-    low, high = (f"{end:.{decimals}f}" for end in interval)
-    small = element("small", f"{low} to {high}")
-    return Markup(f"{value:.{decimals}f} {small}")
-
-
-def page(title: str, header: Markup, sections: Iterable[Markup], footer: Markup) -> str:
-    """Return the whole document."""
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    head = (
-        '<meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{STYLE}</style>"
-    )
-    body = element("main", *sections)
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head>\n'
-        f"<body>{header}\n{body}\n{footer}</body></html>\n"
-    )

@@ -28,8 +28,11 @@ from train.tasks.weighted_metrics import METRICS, ScoredEyes
 __all__ = [
     "Difference",
     "SeedSummary",
+    "Statistic",
     "bootstrap_interval",
+    "difference_of",
     "holm",
+    "interval_of",
     "over_seeds",
     "paired_difference",
     "score",
@@ -38,7 +41,8 @@ __all__ = [
 FloatArray = npt.NDArray[np.float64]
 # As in edge_runtime.metrics: a metric undefined in nearly every resample has no interval.
 _MAX_DRAWN_PER_DRAW = 11
-_Statistic = Callable[[npt.NDArray[np.float32]], FloatArray]
+# (B, P) weights of patients -> (B,) values, NaN where undefined.
+Statistic = Callable[[npt.NDArray[np.float32]], FloatArray]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,8 +111,26 @@ def bootstrap_interval(
         ConfigError: there is no metric of that name, or a setting is out of range.
         DataError: the metric is undefined on these eyes or on nearly every resample.
     """
-    value = score(eyes, metric)
+    score(eyes, metric)  # says which metric is undefined, and why
     statistic, num_patients = _statistic(eyes, metric)
+    return interval_of(statistic, num_patients, num_draws=num_draws, seed=seed, level=level)
+
+
+def interval_of(
+    statistic: Statistic,
+    num_patients: int,
+    *,
+    num_draws: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """Any statistic of patient weights with its percentile interval.
+
+    Raises:
+        ConfigError: a setting is out of range.
+        DataError: the statistic is undefined on all data or on nearly every resample.
+    """
+    value = _on_all(statistic, num_patients)
     draws, num_redrawn = _defined_draws(statistic, num_patients, num_draws, seed)
     low, high = _percentiles(draws, level)
     return Interval(value=value, low=low, high=high, level=level, num_redrawn=num_redrawn)
@@ -131,8 +153,28 @@ def paired_difference(
             undefined.
     """
     a.require_same_eyes(b)
-    value = score(a, metric) - score(b, metric)
+    score(a, metric)
+    score(b, metric)
     (first, num_patients), (second, _) = _statistic(a, metric), _statistic(b, metric)
+    return difference_of(first, second, num_patients, num_draws=num_draws, seed=seed, level=level)
+
+
+def difference_of(
+    first: Statistic,
+    second: Statistic,
+    num_patients: int,
+    *,
+    num_draws: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Difference:
+    """First minus second on the same resamples of the same patients.
+
+    Raises:
+        ConfigError: a setting is out of range.
+        DataError: one is undefined on all data, or on nearly every resample.
+    """
+    value = _on_all(first, num_patients) - _on_all(second, num_patients)
 
     def statistic(weights: npt.NDArray[np.float32]) -> FloatArray:
         return first(weights) - second(weights)
@@ -171,7 +213,7 @@ def over_seeds(values: Sequence[float]) -> SeedSummary:
     return SeedSummary(mean=float(np.mean(values)), sd=sd, num_seeds=len(values))
 
 
-def _statistic(eyes: ScoredEyes, metric: str) -> tuple[_Statistic, int]:
+def _statistic(eyes: ScoredEyes, metric: str) -> tuple[Statistic, int]:
     """The metric as a function of patient weights (B, P), and P."""
     if metric not in METRICS:
         raise ConfigError(f"metric is {metric!r}; choose one of {', '.join(sorted(METRICS))}")
@@ -179,8 +221,18 @@ def _statistic(eyes: ScoredEyes, metric: str) -> tuple[_Statistic, int]:
     return METRICS[metric].of_weights(eyes, patients), int(patients.max()) + 1
 
 
+def _on_all(statistic: Statistic, num_patients: int) -> float:
+    """The statistic with every patient once."""
+    value = float(statistic(np.ones((1, num_patients), np.float32))[0])
+    if not np.isfinite(value):
+        raise DataError(
+            f"the metric is undefined on {num_patients} patients; give patients of both classes"
+        )
+    return value
+
+
 def _defined_draws(
-    statistic: _Statistic, num_patients: int, num_draws: int, seed: int
+    statistic: Statistic, num_patients: int, num_draws: int, seed: int
 ) -> tuple[FloatArray, int]:
     """The first `num_draws` resamples with a defined metric, and how many were passed over."""
     if num_draws < 1:
