@@ -175,9 +175,18 @@ def test_a_prepared_copy_reads_every_column_it_knows(tmp_path):
     first, second = read_index(tmp_path / "out").visits
     known = {name: value for name, value in first.labels.items() if value == value}
     assert known == {
-        "gradable": 0, "quality_grade": 2, "dr_grade": 3, "referable_dr": 1,
-        "diabetic_retinopathy": 1, "glaucoma": 1, "glaucoma_grade": 1, "normal": 0,
-        "age_value": 61, "sex_female": 1, "fovea_x_value": 10.5, "fovea_y_value": 20,
+        "gradable": 0,
+        "quality_grade": 2,
+        "dr_grade": 3,
+        "referable_dr": 1,
+        "diabetic_retinopathy": 1,
+        "glaucoma": 1,
+        "glaucoma_grade": 1,
+        "normal": 0,
+        "age_value": 61,
+        "sex_female": 1,
+        "fovea_x_value": 10.5,
+        "fovea_y_value": 20,
     }
     assert set(first.files) == {"cfp", "vessels"}
     assert (tmp_path / "out/fov/a.png").is_file()

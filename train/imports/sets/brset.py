@@ -28,10 +28,23 @@ _FINDINGS = {
 }
 _QUALITY = {"Adequate": 1.0, "Inadequate": 0.0}
 _SEX = {"1": 0.0, "2": 1.0}
-_COLUMNS: tuple[str, ...] = ("image_id", "patient_id", "camera", "patient_age", "patient_sex", "exam_eye")
+_COLUMNS: tuple[str, ...] = (
+    "image_id",
+    "patient_id",
+    "camera",
+    "patient_age",
+    "patient_sex",
+    "exam_eye",
+)
 _COLUMNS += ("DR_ICDR", "quality", *_FINDINGS)
 # What the table holds besides. The spellings are the publisher's own, of several versions.
-_IGNORED: tuple[str, ...] = ("comorbidities", "diabetes_time_y", "diabetes_time", "insuline", "diabetes")
+_IGNORED: tuple[str, ...] = (
+    "comorbidities",
+    "diabetes_time_y",
+    "diabetes_time",
+    "insuline",
+    "diabetes",
+)
 _IGNORED += ("nationality", "optic_disc", "vessels", "macula", "DR_SDRG", "focus")
 _IGNORED += ("Illuminaton", "iluminaton", "image_field", "artifacts")
 _IGNORED += ("diabetic_retinopathy", "scar", "nevus", "vascular_occlusion", "drusens")

@@ -24,14 +24,31 @@ from train.pairing.layouts.gamma import GRADES
 
 __all__ = ["COLUMNS", "read_prepared"]
 
-_BINARY: tuple[str, ...] = ("normal", "diabetic_retinopathy", "glaucoma", "cataract", "amd", "hypertensive")
+_BINARY: tuple[str, ...] = (
+    "normal",
+    "diabetic_retinopathy",
+    "glaucoma",
+    "cataract",
+    "amd",
+    "hypertensive",
+)
 _BINARY += ("pathological_myopia", "macular_edema", "other", "gradable")
 _MASKS = (*MASK_COLUMNS, *BESIDE)
 _SEX = {"F": 1.0, "M": 0.0}
 _QUALITY = {"good": 0.0, "usable": 1.0, "reject": 2.0}
 _FOVEA = {"fovea_x": "fovea_x_value", "fovea_y": "fovea_y_value"}
 _MAX_PX = 16384
-COLUMNS: tuple[str, ...] = ("image", "patient_id", "eye", "split", "age", "sex", *_BINARY, "dr_grade", "quality")
+COLUMNS: tuple[str, ...] = (
+    "image",
+    "patient_id",
+    "eye",
+    "split",
+    "age",
+    "sex",
+    *_BINARY,
+    "dr_grade",
+    "quality",
+)
 COLUMNS += ("glaucoma_grade", *_FOVEA, *_MASKS)
 _NOT_READ = ("image_id", "keywords")
 

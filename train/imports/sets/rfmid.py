@@ -46,7 +46,20 @@ _PACKED = (
     ),
 )
 _TAKEN = {"DR": "diabetic_retinopathy", "ARMD": "amd", "MYA": "pathological_myopia"}
-FINDINGS: tuple[str, ...] = ("DR", "ARMD", "MH", "DN", "MYA", "BRVO", "TSLN", "ERM", "LS", "MS", "CSR", "ODC")
+FINDINGS: tuple[str, ...] = (
+    "DR",
+    "ARMD",
+    "MH",
+    "DN",
+    "MYA",
+    "BRVO",
+    "TSLN",
+    "ERM",
+    "LS",
+    "MS",
+    "CSR",
+    "ODC",
+)
 FINDINGS += ("CRVO", "TV", "AH", "ODP", "ODE", "ST", "AION", "PT", "RT", "RS", "CRS", "EDN")
 FINDINGS += ("RPEC", "MHL", "RP", "CWS", "CB", "ODPM", "PRH", "MNF", "HR", "CRAO", "TD", "CME")
 FINDINGS += ("PTCR", "CF", "VH", "MCA", "VS", "BRAO", "PLQ", "HPED", "CL")
