@@ -94,7 +94,7 @@ def test_blended_views_blend_labels_and_sides_alike() -> None:
 
 def test_an_unknown_side_is_not_taught_and_not_scored() -> None:
     split = make_split(8, size_px=64)
-    split = replace(split, eyes=np.where(np.arange(8) < 2, "", split.eyes))
+    split = replace(split, eyes=np.where(np.arange(len(split)) < 2, "", split.eyes))
     pictures = Pictures(split, LABELS, teacher_px=64, student_px=64, device=CPU)
     view = pictures.plain(torch.arange(8))
     assert torch.isnan(view.right_n1).flatten().tolist() == [True] * 2 + [False] * 6

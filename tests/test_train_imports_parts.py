@@ -31,6 +31,8 @@ from train.imports.vocabulary import LABELS, dr_labels, ordered_labels, quality_
         ("severe proliferative diabetic retinopathy", 4),
         ("mild nonproliferative retinopathy\uff0csevere nonproliferative retinopathy", 3),
         ("diabetic retinopathy", None),
+        ("nonproliferative retinopathy", None),
+        ("non proliferative retinopathy", None),
         ("mild nonproliferative retinopathy, suspected diabetic retinopathy", None),
         ("glaucoma", 0),
     ],
