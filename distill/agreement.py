@@ -51,9 +51,17 @@ def laterality_accuracy(
     *,
     batch_size: int = 256,
 ) -> float:
-    """Share of eyes whose side, OD or OS, the student's laterality head gets right."""
+    """Share of eyes whose side, OD or OS, the student's laterality head gets right.
+
+    Args:
+        student: in evaluation mode.
+        images_nhwc: (N, S, S, 3) uint8.
+        eyes: (N,) OD, OS, or "" where nobody says; those are left out, and one at least is known.
+        batch_size: pictures at a time.
+    """
     right = _scores(student, images_nhwc, batch_size)[:, -1] > 0
-    return float((right == (eyes == "OD")).mean())
+    known = eyes != ""
+    return float((right == (eyes == "OD"))[known].mean())
 
 
 def _scores(

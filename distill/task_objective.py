@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
 from distill.loop import Objective
 from distill.losses.features import FeatureScale, feature_loss
@@ -58,9 +57,7 @@ class TaskObjective(Objective):
             "soft": soft_label_loss(logits, _all_logits(target)),
             "true": masked_bce(logits, view.labels_nl),
             "feature": feature_loss(mapped, self.scale(target.embedding)),
-            "laterality": functional.binary_cross_entropy_with_logits(
-                output.laterality_logit.float(), view.right_n1
-            ),
+            "laterality": masked_bce(output.laterality_logit, view.right_n1),
         }
 
 

@@ -223,7 +223,7 @@ def to_device(student: Student, device: torch.device) -> Student:
 def measure(
     teacher: Teacher, student: nn.Module, val: SplitArrays, *, student_px: int
 ) -> dict[str, float]:
-    """`agreement` and the share of eyes whose side is right; each network at its own size.
+    """`agreement` and, where a side is known, the share of right ones; each at its own size.
 
     Args:
         teacher: in evaluation mode.
@@ -236,6 +236,8 @@ def measure(
     numbers = agreement(
         teacher_logits(teacher, theirs), student_logits(student, ours), val, teacher.label_names
     )
+    if (val.eyes == "").all():
+        return numbers
     return {**numbers, "laterality_accuracy": laterality_accuracy(student, ours, val.eyes)}
 
 

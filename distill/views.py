@@ -29,7 +29,8 @@ class View:
         teacher_nchw: (N, 3, S, S) normalised float32.
         student_nchw: (N, 3, s, s), the same pictures.
         labels_nl: (N, L + 1) diseases, then gradability; NaN = unknown.
-        right_n1: (N, 1) share of right eye (OD) in each picture; 0 or 1 without blends.
+        right_n1: (N, 1) share of right eye (OD) in each picture; 0 or 1 without blends, NaN
+            where the data set does not say which eye it is.
     """
 
     teacher_nchw: torch.Tensor
@@ -89,7 +90,8 @@ class Pictures:
         self.teacher_px, self.student_px, self.device = teacher_px, student_px, device
         self.images = data.images_tensor()
         self.labels = true_labels(data, label_names)
-        self.right = torch.from_numpy((data.eyes == "OD").astype(np.float32))[:, None]
+        right = np.where(data.eyes == "", np.nan, data.eyes == "OD").astype(np.float32)
+        self.right = torch.from_numpy(right)[:, None]
 
     def __len__(self) -> int:
         """How many."""

@@ -9,6 +9,7 @@ import pytest
 import torch
 from training_factory import make_split
 
+from distill.agreement import laterality_accuracy
 from distill.augment import AugmentConfig
 from distill.label_free import LabelFreeConfig, learn_to_see
 from distill.label_free_objective import LabelFreeObjective
@@ -23,6 +24,7 @@ from train.arrays import circle_mask, normalize_cfp
 from train.device import CPU
 from train.encoder import CfpEncoder, EncoderConfig
 from train.engine.state import list_states
+from train.finetune import masked_bce
 from train.teacher import Teacher
 
 LABELS = ("macular_edema", "glaucoma")
@@ -88,6 +90,20 @@ def test_blended_views_blend_labels_and_sides_alike() -> None:
     torch.testing.assert_close(view.student_nchw, blend.apply(plain.student_nchw))
     torch.testing.assert_close(view.right_n1, blend.apply(plain.right_n1))
     torch.testing.assert_close(view.labels_nl, blend.apply(plain.labels_nl), equal_nan=True)
+
+
+def test_an_unknown_side_is_not_taught_and_not_scored() -> None:
+    split = make_split(8, size_px=64)
+    split = replace(split, eyes=np.where(np.arange(len(split)) < 2, "", split.eyes))
+    pictures = Pictures(split, LABELS, teacher_px=64, student_px=64, device=CPU)
+    view = pictures.plain(torch.arange(8))
+    assert torch.isnan(view.right_n1).flatten().tolist() == [True] * 2 + [False] * 6
+    student = make_student().eval()
+    known = laterality_accuracy(student, split.images_nhwc[2:], split.eyes[2:])
+    assert laterality_accuracy(student, split.images_nhwc, split.eyes) == known
+    logits = torch.zeros(8, 1, requires_grad=True)
+    masked_bce(logits, view.right_n1).backward()
+    assert (logits.grad == 0).flatten().tolist() == [True] * 2 + [False] * 6
 
 
 def test_pictures_of_another_size_are_refused() -> None:

@@ -76,7 +76,7 @@ def test_row_numbers_count_lines_as_an_editor_does(tmp_path):
     [
         ("eye", "left", "unknown value 'left'; use OD or OS"),
         ("eye", "od", "unknown value 'od'; use OD or OS"),
-        ("eye", "", "unknown value ''; use OD or OS"),
+        ("eye", " ", "unknown value ' '; use OD or OS"),
         ("split", "holdout", "unknown value 'holdout'; use train or val or test"),
         ("patient_id", "", "value '' is empty"),
         ("patient_id", " P001", "' P001' is empty or has spaces around it"),
@@ -138,6 +138,17 @@ def test_the_same_eye_twice_on_a_day_is_named(tmp_path):
     rows[3]["eye"] = "OD"
     write_index(tmp_path, rows)
     with pytest.raises(DataError, match=r"row 5.*'P001', eye OD, 2026-01-02 is already in row 4"):
+        read_index(tmp_path)
+
+
+def test_an_empty_eye_is_not_known_and_still_counts_as_a_visit(tmp_path):
+    rows = make_dataset(tmp_path)
+    rows[2]["eye"] = ""
+    write_index(tmp_path, rows)
+    assert read_index(tmp_path).visits[2].eye == ""
+    rows[3].update(eye="", acquired=rows[2]["acquired"], patient_id=rows[2]["patient_id"])
+    write_index(tmp_path, rows)
+    with pytest.raises(DataError, match=r"row 5.*'P001', eye not known, .* is already in row 4"):
         read_index(tmp_path)
 
 

@@ -74,6 +74,14 @@ def test_laterality_is_the_eye_and_the_split_is_not_written_to():
     np.testing.assert_array_equal(split.labels, before)
 
 
+def test_an_eye_of_which_nobody_says_the_side_has_no_laterality():
+    split = task_split("A", 5, 0)
+    eyes = np.where(np.arange(10) == 3, "", split.eyes)
+    truth = truth_of(TASKS["laterality"], replace(split, eyes=eyes))
+    np.testing.assert_array_equal(np.flatnonzero(np.isnan(truth)), [3])
+    assert truth[1] == 1
+
+
 def test_without_a_column_every_eye_is_gradable_but_the_task_is_not_there():
     split = task_split("A", 5, 0)
     without = replace(split, labels=split.labels[:, :-1], label_names=LABELS[:-1])

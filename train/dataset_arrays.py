@@ -33,7 +33,7 @@ class SplitArrays:
         labels: (N, L) float32 in the order of `label_names`; NaN = unknown.
         label_names: L names.
         patient_ids: (N,) str.
-        eyes: (N,) 'OD' or 'OS'.
+        eyes: (N,) 'OD', 'OS', or '' where nobody says.
         excluded: (row number in index.csv, reason) of visits left out.
         fingerprint: SHA-256 of the data set.
         scans_present_nv: (N, 2) bool, which B-scans exist (a missing one is zeros in

@@ -121,7 +121,7 @@ def _repeat_message(
 
 def _laterality_message(visit: EyeVisit, path: Path) -> str | None:
     named = {part for part in re.split(r"[^A-Za-z]+", path.stem) if part in EYES}
-    if not named or visit.eye in named:
+    if not named or not visit.eye or visit.eye in named:
         return None
     return f"'{path.name}' is named {named.pop()}, the row says {visit.eye}; correct one of them"
 

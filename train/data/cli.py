@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from train.imports.cli import import_command
 from train.pairing.cli import pair
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def data() -> None:
     """Look after data sets: folders with an index.csv and the images it names."""
 
 
+data.add_command(import_command)
 data.add_command(pair)
 
 

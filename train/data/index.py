@@ -2,7 +2,7 @@
 
 Columns, all required, in any order:
 
-    patient_id, eye (OD|OS), acquired (YYYY-MM-DD), site, split (train|val|test),
+    patient_id, eye (OD|OS; empty = not known), acquired (YYYY-MM-DD), site, split (train|val|test),
     cfp, oct_h, oct_v, vessels, disc, cup, lesions     file paths, empty = absent
 
 Every further column is a label; an empty cell means unknown. What a label may hold
@@ -54,7 +54,7 @@ _REQUIRED = ("patient_id", "eye", "acquired", "site", "split", *FILE_COLUMNS)
 
 @dataclass(frozen=True, kw_only=True)
 class EyeVisit:
-    """One eye of one patient on one day.
+    """One eye of one patient on one day; `eye` is "" where nobody says which.
 
     `files` holds the columns that are present, as absolute paths. `labels` holds every
     label of the index; NaN is unknown.
@@ -148,7 +148,7 @@ def _parse_visit(
     problems: list[Problem] = []
     cells = row.cells
     patient_id = parse_word(row, "patient_id", problems)
-    eye = parse_word(row, "eye", problems, allowed=EYES)
+    eye = parse_word(row, "eye", problems, allowed=EYES) if cells["eye"] else ""
     acquired = parse_date(row, "acquired", problems)
     split = parse_word(row, "split", problems, allowed=SPLITS)
     files = {
@@ -211,8 +211,8 @@ def _repeat_problem(visit: EyeVisit, first: EyeVisit) -> list[Problem]:
     if visit is first:
         return []
     message = (
-        f"patient '{visit.patient_id}', eye {visit.eye}, {visit.acquired} is already in row "
-        f"{first.row_number}; join the two rows or correct one of them"
+        f"patient '{visit.patient_id}', eye {visit.eye or 'not known'}, {visit.acquired} is "
+        f"already in row {first.row_number}; join the two rows or correct one of them"
     )
     return [_problem(visit, "acquired", message)]
 

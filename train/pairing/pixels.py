@@ -14,7 +14,8 @@ from edge_runtime.formats.png import PNG_SIGNATURE, check_png_structure
 from edge_runtime.image import DecodeLimits, decode_image
 from train.pairing.reasons import Reason, Refusal
 
-__all__ = ["CfpFile", "decode_cfp", "decode_grey", "encode_png", "grey_from_array"]
+__all__ = ["CfpFile", "check_whole", "decode_cfp", "decode_grey", "decode_pixels", "encode_png"]
+__all__ += ["grey_from_array"]
 
 _JPEG_START = b"\xff\xd8\xff"
 _STORED = ("jpeg", "png")
@@ -41,7 +42,7 @@ def decode_cfp(data: bytes, *, allow_grey: bool) -> CfpFile | Refusal:
     DICOM file is refused, since it holds the patient's name.
     """
     if data.startswith(tuple(start for start, _ in _CONVERTED)):
-        pixels = _decode_pixels(data)
+        pixels = decode_pixels(data)
         if pixels is None or pixels.dtype != np.uint8:
             return Refusal(reason=Reason.UNREADABLE_IMAGE, detail="not an 8-bit picture")
         data = encode_png(_three_channels(pixels))
@@ -69,10 +70,10 @@ def colourfulness(image_hwc: npt.NDArray[np.uint8]) -> float:
 def decode_grey(data: bytes) -> npt.NDArray[np.uint8] | Refusal:
     """A B-scan's file as (Z, X) uint8; colour annotations are refused, 16 bits halved."""
     try:
-        _check_whole(data)
+        check_whole(data)
     except EdgeScreenError as error:
         return Refusal(reason=Reason.UNREADABLE_IMAGE, detail=str(error))
-    pixels = _decode_pixels(data)
+    pixels = decode_pixels(data)
     if pixels is None:
         return Refusal(reason=Reason.UNREADABLE_IMAGE, detail="does not decode")
     return grey_from_array(pixels, num_bits=8 * pixels.dtype.itemsize)
@@ -108,7 +109,7 @@ def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
     return data.tobytes()
 
 
-def _check_whole(data: bytes) -> None:
+def check_whole(data: bytes) -> None:
     """Ask JPEG and PNG before decoding: decoders fill in what a cut file lacks."""
     if data.startswith(PNG_SIGNATURE):
         check_png_structure(data)
@@ -117,7 +118,8 @@ def _check_whole(data: bytes) -> None:
         check_jpeg_structure(data, frame, max_scans=DecodeLimits().max_scans)
 
 
-def _decode_pixels(data: bytes) -> npt.NDArray[np.generic] | None:
+def decode_pixels(data: bytes) -> npt.NDArray[np.generic] | None:
+    """(H, W) or (H, W, 3 or 4) BGR(A) as OpenCV reads the file; None where it cannot."""
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:

@@ -22,7 +22,7 @@ from train.pairing.reasons import KNOWN_COLUMNS, Reason, Rejection
 from train.pairing.settings import PairSettings
 
 __all__ = ["AUDIT_NAME", "SUMMARY_NAME", "PairedVisit", "PairingSummary"]
-__all__ += ["write_audit", "write_records"]
+__all__ += ["csv_bytes", "write_audit", "write_records"]
 
 AUDIT_NAME = "audit.csv"
 SUMMARY_NAME = "pairing.json"
@@ -156,13 +156,13 @@ def write_audit(out: Path, summary: PairingSummary) -> None:
             cells["path"] = ""  # a hospital's paths often hold the id, or a name
         cells.update(row=str(one.row), reason=one.reason.value)
         rows.append({**cells, "column": one.column, "detail": one.detail})
-    write_file(out / AUDIT_NAME, _csv_bytes(_AUDIT_COLUMNS, rows))
+    write_file(out / AUDIT_NAME, csv_bytes(_AUDIT_COLUMNS, rows))
 
 
 def write_records(out: Path, summary: PairingSummary, *, with_index: bool) -> None:
     """Write pairing.json, then index.csv: the data set is finished when that is there."""
     columns = ("patient_id", "eye", "acquired", "site", "split", *FILE_COLUMNS)
-    index = _csv_bytes(
+    index = csv_bytes(
         (*columns, *summary.raw.label_names), (visit.index_row() for visit in summary.visits)
     )
     record = {**summary.to_dict(), "index_sha256": hashlib.sha256(index).hexdigest()}
@@ -172,7 +172,8 @@ def write_records(out: Path, summary: PairingSummary, *, with_index: bool) -> No
         write_file(out / INDEX_NAME, index)
 
 
-def _csv_bytes(columns: Sequence[str], rows: Iterable[Mapping[str, str]]) -> bytes:
+def csv_bytes(columns: Sequence[str], rows: Iterable[Mapping[str, str]]) -> bytes:
+    """Rows as UTF-8 CSV with a header; a missing cell is empty."""
     stream = io.StringIO(newline="")
     writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
     writer.writeheader()

@@ -6,19 +6,24 @@ import hashlib
 
 from train.data.index import SPLITS
 
-__all__ = ["draw_split"]
+__all__ = ["draw_split", "place_of"]
+
+
+def place_of(patient_id: str, *, salt: str) -> float:
+    """A patient's place in [0, 1], from the hash of `salt`, a zero byte and the id."""
+    digest = hashlib.sha256(f"{salt}\0{patient_id}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def draw_split(patient_id: str, *, salt: str, shares: tuple[float, float, float]) -> str:
-    """The split of one patient, from the hash of `salt`, a zero byte and the id.
+    """The split of one patient, from its place.
 
     Args:
         patient_id: As index.csv has it (the pseudonym, where there is one).
         salt: Any text; another one draws other splits.
         shares: Of train, val and test; they sum to 1.
     """
-    digest = hashlib.sha256(f"{salt}\0{patient_id}".encode()).digest()
-    place = int.from_bytes(digest[:8], "big") / 2**64
+    place = place_of(patient_id, salt=salt)
     upper = 0.0
     for name, share in zip(SPLITS, shares, strict=True):
         upper += share

@@ -119,13 +119,15 @@ def tasks_of_kind(kind: str, names: tuple[str, ...] | None = None) -> tuple[Task
 def truth_of(spec: TaskSpec, split: SplitArrays) -> FloatArray:
     """(N,) 0/1 or a grade for each eye of a split; NaN = unknown, or not to be seen.
 
-    Laterality is 1 for OS. A data set without a column 'gradable' has no ungradable eyes.
+    Laterality is 1 for OS, NaN where nobody says which eye it is. A data set without a column
+    'gradable' has no ungradable eyes.
 
     Raises:
         DataError: the data set has no such label.
     """
     if spec.label == LATERALITY:
         is_left: FloatArray = np.equal(split.eyes, "OS").astype(np.float64)
+        is_left[split.eyes == ""] = np.nan
         return is_left
     if spec.label not in split.label_names:
         raise DataError(

@@ -36,12 +36,12 @@ from train.pairing.layouts.eyes import read_label_table
 from train.pairing.raw import RawList
 from train.pairing.reasons import Reason
 
-__all__ = ["read_gamma"]
+__all__ = ["GRADES", "GRADES_TABLE", "read_gamma", "read_gamma_labels"]
 
-_GRADES = {"non": ("0", "0"), "early": ("1", "1"), "mid_advanced": ("1", "2")}
+GRADES = {"non": ("0", "0"), "early": ("1", "1"), "mid_advanced": ("1", "2")}
 _LABELS = ("glaucoma", "glaucoma_grade")
 _SLICE = re.compile(r"(\d+)_\w+")
-_TABLE = "glaucoma_grading_training_GT"
+GRADES_TABLE = "glaucoma_grading_training_GT"
 _NOTES = (
     PLACEHOLDER_NOTE,
     "the pairing of photograph and volume is the set's own; right or left come from --eyes",
@@ -60,7 +60,7 @@ def read_gamma(root: Path, options: LayoutOptions) -> RawList:
     """
     eyes = options.require_eyes("GAMMA")
     folder = require_folder(root, "multi-modality_images")
-    labels = _labels(root)
+    labels = read_gamma_labels(root)
     rows = ListBuilder(
         kind="gamma", root=root, site=options.site or "gamma", label_names=_LABELS if labels else ()
     )
@@ -89,18 +89,24 @@ def read_gamma(root: Path, options: LayoutOptions) -> RawList:
     return rows.build(_NOTES)
 
 
-def _labels(root: Path) -> dict[str, dict[str, str]]:
-    """Eye id -> labels; empty where the set comes without (its validation and test parts)."""
-    table = root / f"{_TABLE}.csv"
+def read_gamma_labels(root: Path) -> dict[str, dict[str, str]]:
+    """Eye id -> labels; empty where the set comes without (its validation and test parts).
+
+    Raises:
+        DataError: the table is still an Excel sheet, or a row is not one grade for one eye.
+    """
+    table = root / f"{GRADES_TABLE}.csv"
     if not table.is_file():
         if table.with_suffix(".xlsx").exists():
-            raise DataError(f"the labels are in {_TABLE}.xlsx; save the sheet as {table.name}")
+            raise DataError(
+                f"the labels are in {GRADES_TABLE}.xlsx; save the sheet as {table.name}"
+            )
         return {}
     labels = {}
-    for number, cells in read_label_table(table, required=("data", *_GRADES)):
-        chosen = [name for name in _GRADES if cells[name] in ("1", "1.0")]
+    for number, cells in read_label_table(table, required=("data", *GRADES)):
+        chosen = [name for name in GRADES if cells[name] in ("1", "1.0")]
         if len(chosen) != 1 or not cells["data"].isdigit():
             raise DataError(f"{table.name}, row {number}: not one grade for one eye")
-        values = zip(_LABELS, _GRADES[chosen[0]], strict=True)
+        values = zip(_LABELS, GRADES[chosen[0]], strict=True)
         labels[f"{int(cells['data']):04d}"] = dict(values)
     return labels

@@ -1,0 +1,1 @@
+"""Published sets of fundus photographs, turned into data sets of the contract."""
