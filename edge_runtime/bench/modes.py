@@ -220,9 +220,9 @@ def _cold_ms(command: Sequence[str]) -> float:
         words = stderr.decode("utf-8", errors="replace").strip().splitlines() or ["no message"]
         raise EngineError(f"a fresh process printed no result ({words[-1]}); run `screen` by hand")
     eye = json.loads(line)["eyes"][0]
-    if not eye["labels"]:
+    if not eye["fields"][0]["labels"]:
         raise ImageUnreadableError(
-            f"bench picture 1 does not reach the model ({', '.join(eye['quality']['reasons'])}); "
+            f"bench picture 1 does not reach the model ({', '.join(eye['reasons'])}); "
             "give a gradable fundus photograph"
         )
     return value_ms
