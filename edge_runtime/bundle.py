@@ -170,7 +170,7 @@ def read_bundle(
         BundleIntegrityError: A file is missing, extra, a link, or its hash differs.
     """
     folder = Path(folder)
-    present = _list_folder(folder)
+    present = _list_folder(folder, is_written=True)
     raw = read_file(folder / "bundle.json", max_bytes=MAX_MANIFEST_BYTES)
     key_id, trusted_from = None, None
     if require_signature:
@@ -193,8 +193,11 @@ def read_bundle(
     )
 
 
-def _list_folder(folder: Path) -> set[str]:
-    """Return the names in the folder; each must be a regular file, not a link or a folder."""
+def _list_folder(folder: Path, *, is_written: bool = False) -> set[str]:
+    """Return the names in the folder; each must be a regular file, not a link or a folder.
+
+    `is_written`: bundle.json must be there; without it, it is some other folder.
+    """
     if not folder.is_dir():
         raise BundleIntegrityError(f"no bundle folder at {folder}; check the path")
     try:
@@ -202,6 +205,8 @@ def _list_folder(folder: Path) -> set[str]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise BundleIntegrityError(f"the bundle folder cannot be listed: {reason}") from error
+    if is_written and "bundle.json" not in {entry.name for entry in entries}:
+        raise BundleIntegrityError(f"no bundle.json in {folder}; give the folder that holds it")
     for entry in entries:
         if entry.is_symlink():
             raise BundleIntegrityError(

@@ -24,8 +24,8 @@ class EyeImage:
         eye: "OD" (right), "OS" (left) or "unspecified".
         source: Bytes of the file as the camera wrote it, or its path; None says that a picture
             was expected and is missing. Left out of `repr`, so that no log shows it.
-        expected_sha256: Hash that the camera took of the file, if it takes one. Content that
-            differs makes the eye ungradable.
+        expected_sha256: Hash that the camera took of the file, if it takes one: 64 hex digits,
+            kept in lower case. Content that differs makes the eye ungradable.
     """
 
     eye: str = "unspecified"
@@ -37,13 +37,13 @@ class EyeImage:
         if self.eye not in EYES:
             raise ConfigError(f"eye is {self.eye!r}; use one of {', '.join(EYES)}")
         if not isinstance(self.source, bytes | Path | None):
-            raise TypeError(f"source is {type(self.source).__name__}, not bytes, Path or None")
-        if self.expected_sha256 is not None and not re.fullmatch(
-            "[0-9a-f]{64}", self.expected_sha256
-        ):
-            raise ConfigError(
-                f"expected_sha256 is {self.expected_sha256!r}; give 64 lower-case hex digits"
-            )
+            raise TypeError(_wrong_type_text(self.source))
+        if self.expected_sha256 is not None:
+            if not re.fullmatch("[0-9a-fA-F]{64}", self.expected_sha256):
+                raise ConfigError(
+                    f"expected_sha256 is {self.expected_sha256!r}; give 64 hex digits"
+                )
+            object.__setattr__(self, "expected_sha256", self.expected_sha256.lower())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +120,11 @@ class Examination:
         images = [EyeImage(eye="OD", source=one) for one in _fields(od)]
         images += [EyeImage(eye="OS", source=one) for one in _fields(os)]
         return cls(images=tuple(images), examination_id=examination_id)
+
+
+def _wrong_type_text(source: object) -> str:
+    remedy = "wrap it in Path(...)" if isinstance(source, str) else "give one of these"
+    return f"source is {type(source).__name__}, not bytes, Path or None; {remedy}"
 
 
 def _fields(source: ImageSource | Sequence[ImageSource]) -> tuple[ImageSource, ...]:

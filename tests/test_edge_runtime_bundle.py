@@ -183,6 +183,12 @@ def test_folders_and_pipes_are_refused(built):
         _read(built)
 
 
+def test_another_folder_is_told_from_a_damaged_bundle(tmp_path):
+    (tmp_path / "bundle").mkdir()
+    with pytest.raises(BundleIntegrityError, match=r"no bundle\.json in .*; give the folder"):
+        read_bundle(tmp_path, trusted_keys=None)
+
+
 def test_no_folder_is_a_clear_error(tmp_path):
     for path in (tmp_path / "absent", tmp_path / "file"):
         (tmp_path / "file").write_bytes(b"")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -12,6 +14,7 @@ from click.testing import CliRunner, Result
 from edge_runtime.cli import main
 from edge_runtime.commands import group as command_group
 
+ROOT = Path(__file__).resolve().parent.parent
 GROUP = command_group.ENTRY_POINT_GROUP
 MODULE = """
 import click
@@ -24,6 +27,8 @@ def work(how):
         raise DataError("index.csv row 3: no such file")
     if how == "torch":
         import no_such_torch_package
+    if how == "other_oserror":
+        raise OSError(28, "No space left on device")
     if how == "bug":
         raise ModuleNotFoundError("no module", name="a_typo")
     if how == "extra":
@@ -120,3 +125,25 @@ def test_a_device_command_cannot_be_replaced_by_an_entry_point() -> None:
 
 def test_an_unknown_command_is_a_usage_error() -> None:
     assert run("no-such-command").exit_code == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_output_that_cannot_be_written_ends_with_a_message(unbuffered: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "edge_runtime", "screen", "--help"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        )
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("error: the output cannot be written (No space left")
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_another_failure_of_the_system_is_not_taken_for_the_output() -> None:
+    assert isinstance(run("work", "--how", "other_oserror").exception, OSError)

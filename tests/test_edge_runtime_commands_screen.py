@@ -662,3 +662,12 @@ def test_json_to_a_pipe_is_silent_on_stderr(built: BuiltBundle, photos: Path) ->
     result = run(built.folder, photos / "eye*.jpg", "--json")
     assert result.stderr == ""
     assert all(value["notice"] == NOTICE for value in answers(result))
+
+
+def test_a_bundle_among_the_pictures_says_which_comes_first(
+    built: BuiltBundle, photos: Path
+) -> None:
+    for given in (photos, photos / "eye0.jpg"):
+        result = run(given, built.folder)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "BUNDLE comes first" in result.stderr

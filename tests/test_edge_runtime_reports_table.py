@@ -5,13 +5,17 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from screen_factory import LABELS, SCREENED_AT, entry, field_result, screening_result
 
 from edge_runtime.reports.table import COLUMNS_AFTER, COLUMNS_BEFORE, csv_lines, safe_cell
-from edge_runtime.result import NOTICE
+from edge_runtime.result import NOTICE, FieldResult
 from edge_runtime.screening.entries import ReportEntry
+from edge_runtime.screening.inputs import planned_picture
+from edge_runtime.screening.plan import PlannedEye
 
 
 def table(entries: Sequence[ReportEntry], *, with_names: bool = False) -> list[dict[str, str]]:
@@ -20,12 +24,18 @@ def table(entries: Sequence[ReportEntry], *, with_names: bool = False) -> list[d
     return list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
 
 
+def missing_field() -> FieldResult:
+    """The answer for a picture that was expected and not there."""
+    found = field_result(reasons=["image missing"])
+    return replace(found, image_sha256=None, input_sha256=None)
+
+
 def test_one_row_an_eye_with_the_answer_of_the_examination() -> None:
     eyes = {
         "OD": [field_result(0.25, seed=1)],
         "OS": [field_result(reasons=["dark", "blur"], error="too dark", seed=2)],
     }
-    result = screening_result(eyes, examination_id="v1", warnings=["one", "two"])
+    result = screening_result(eyes, examination_id="v1", warnings=["one; two", "three"])
     od, os_ = table([entry(3, result)])
     assert list(od) == [
         *COLUMNS_BEFORE,
@@ -40,9 +50,9 @@ def test_one_row_an_eye_with_the_answer_of_the_examination() -> None:
     assert (od["input_index"], od["examination_id"], od["eye"]) == ("3", "v1", "OD")
     assert (od["disposition"], od["examination_disposition"]) == ("no_refer", "ungradable")
     assert (od["glaucoma_probability"], od["glaucoma_decision"]) == ("0.25", "negative")
-    assert (os_["disposition"], os_["reasons"]) == ("ungradable", "dark; blur")
+    assert (os_["disposition"], os_["reasons"]) == ("ungradable", "dark | blur")
     assert (os_["errors"], os_["glaucoma_probability"]) == ("too dark", "")
-    assert od["warnings"] == "one; two"
+    assert od["warnings"] == "one; two | three"
     assert (od["screened_at"], od["notice"]) == (SCREENED_AT, NOTICE)
     assert od["image_sha256"] == f"{1:064x}"
 
@@ -58,6 +68,25 @@ def test_two_fields_give_the_most_probable_that_counts() -> None:
     (row,) = table([entry(0, screening_result({"unspecified": fields}))])
     assert (row["glaucoma_probability"], row["glaucoma_decision"]) == ("0.4", "negative")
     assert row["image_sha256"].split() == [f"{1:064x}", f"{2:064x}", f"{0:064x}"]
+
+
+@pytest.mark.parametrize(
+    ("paths", "file"),
+    [([None], ""), ([None, None], ""), ([None, Path("b.jpg")], "missing | b.jpg")],
+)
+def test_a_missing_picture_is_an_empty_cell(paths: list[Path | None], file: str) -> None:
+    fields = [missing_field() for _ in paths]
+    one = entry(0, screening_result({"unspecified": fields}))
+    eye = PlannedEye(eye="unspecified", pictures=tuple(planned_picture(path) for path in paths))
+    one = replace(one, planned=replace(one.planned, eyes=(eye,)))
+    (row,) = table([one], with_names=True)
+    assert (row["file"], row["image_sha256"]) == (file, "")
+
+
+def test_a_hash_keeps_the_place_of_its_field() -> None:
+    fields = [missing_field(), field_result(seed=2)]
+    (row,) = table([entry(0, screening_result({"unspecified": fields}))])
+    assert row["image_sha256"] == f"missing {2:064x}"
 
 
 def test_what_was_not_screened_has_a_row_that_says_so() -> None:

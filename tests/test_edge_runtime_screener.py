@@ -352,8 +352,11 @@ def test_examinations_that_make_no_sense_are_refused() -> None:
         Examination(images=(EyeImage(eye="OD", source=GOOD), EyeImage(source=OTHER)))
     with pytest.raises(ConfigError, match="eye is 'left'"):
         EyeImage(eye="left", source=GOOD)
-    with pytest.raises(ConfigError, match="64 lower-case"):
+    with pytest.raises(ConfigError, match="64 hex digits"):
         EyeImage(source=GOOD, expected_sha256="ABC")
+    assert EyeImage(source=GOOD, expected_sha256="AB" * 32).expected_sha256 == "ab" * 32
+    with pytest.raises(TypeError, match=r"wrap it in Path\(\.\.\.\)"):
+        EyeImage(source="eye.jpg")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="examination_id is int"):
         Examination.single(GOOD, examination_id=7)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="not bytes"):

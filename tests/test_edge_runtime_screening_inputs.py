@@ -94,6 +94,8 @@ def test_nothing_found_is_an_error_that_names_what_was_typed(
         with pytest.raises(ConfigError, match="holds no picture") as caught:
             plan_images([photos, given], recursive=recursive)
         assert str(given) in str(caught.value)
+        advised = not recursive and given.is_dir()
+        assert ("--recursive" in str(caught.value)) == advised
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")

@@ -204,8 +204,11 @@ def test_a_line_edited_into_a_clearance_is_refused(tmp_path: Path) -> None:
     with ScreenRecord(tmp_path) as record:
         place = record.find("k1", None)
         assert place is not None
-        with pytest.raises(DataError):
+        with pytest.raises(
+            DataError, match=r"damaged at byte 0: .*; move the folder away"
+        ) as caught:
             record.read(place)
+        assert str(path) in str(caught.value)
 
 
 def test_two_runs_cannot_write_one_folder(tmp_path: Path) -> None:

@@ -5,5 +5,6 @@
     NAME_text  what it prints for people
 
 NAME is bench, engine, screen, or checks (inspect, verify and doctor, declared in
-`edge_runtime.cli`). `group` finds workstation commands, `options` are shared by several commands.
+`edge_runtime.cli`). `group` finds workstation commands, `options` are shared by several commands,
+`outputs` refuses to overwrite what a command reads.
 """

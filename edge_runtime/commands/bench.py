@@ -42,6 +42,7 @@ from edge_runtime.commands.bench_text import (
     record_text,
     spread_text,
 )
+from edge_runtime.commands.outputs import refuse_overwriting
 from edge_runtime.engines import EngineFacts, open_engine
 from edge_runtime.errors import ConfigError, ImageUnreadableError
 from edge_runtime.screener import Screener
@@ -75,6 +76,12 @@ class BenchRequest:
 
 def run_bench_command(request: BenchRequest, *, as_json: bool) -> None:
     """Time the bundle on this machine, print the figures, keep the samples where asked."""
+    places = {"--raw": request.raw_path, "--layers": request.layers_path}
+    refuse_overwriting(
+        {option: path for option, path in places.items() if path is not None},
+        [(f"picture {number}", path) for number, path in enumerate(request.images, start=1)],
+        bundle_dir=request.bundle_dir,
+    )
     cv2.setNumThreads(1)  # one image a thread; OpenCV's own pool only adds CPU time
     bundle = read_bundle(request.bundle_dir, trusted_keys=request.trusted_keys)
     images = [_read_bytes(path) for path in request.images] or [bundle.golden().encoded]

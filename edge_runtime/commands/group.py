@@ -7,6 +7,9 @@ Errors of the tree end here: their message goes to stderr, their exit code to th
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
 from importlib.metadata import EntryPoint, entry_points
 
 import click
@@ -17,6 +20,7 @@ __all__ = ["ENTRY_POINT_GROUP", "CommandGroup"]
 
 ENTRY_POINT_GROUP = "edge_screen.commands"
 _MISSING_PACKAGE_EXIT_CODE = 1
+_NO_OUTPUT_EXIT_CODE = 1
 # Which extra of the workstation distribution a command needs; every other needs `train`.
 _EXTRAS = {
     "calibrate": "calibrate",
@@ -52,6 +56,16 @@ class CommandGroup(click.Group):
         except EdgeScreenError as error:
             click.echo(f"error: {error}", err=True)
             ctx.exit(error.exit_code)
+        except OSError as error:
+            if error.errno == errno.EPIPE or not _is_of_echo(error):
+                raise  # click ends a closed pipe by itself
+            _drop_stdout()
+            click.echo(
+                f"error: the output cannot be written ({error.strerror}); free space or send it "
+                "elsewhere, and start again",
+                err=True,
+            )
+            ctx.exit(_NO_OUTPUT_EXIT_CODE)
         except ModuleNotFoundError as error:
             package = (error.name or "").partition(".")[0]
             if package not in _OPTIONAL_PACKAGES:
@@ -59,6 +73,25 @@ class CommandGroup(click.Group):
             name = ctx.invoked_subcommand or "this command"
             click.echo(f"error: {_missing_text(name, package)}", err=True)
             ctx.exit(_MISSING_PACKAGE_EXIT_CODE)
+
+
+def _is_of_echo(error: OSError) -> bool:
+    """Whether `click.echo` itself raised it: what we print could not be written."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_code is click.echo.__code__
+
+
+def _drop_stdout() -> None:
+    """Let go what is still buffered; the interpreter would fail on it once more at its end."""
+    try:
+        number = sys.stdout.fileno()
+    except OSError:  # replaced by a stream without a file
+        return
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, number)
+    os.close(nothing)
 
 
 def _entry_points() -> dict[str, EntryPoint]:

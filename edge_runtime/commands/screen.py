@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_runtime.batch import available_cpus, one_opencv_thread
+from edge_runtime.commands.outputs import refuse_overwriting
 from edge_runtime.commands.screen_text import engine_text, screening_text
 from edge_runtime.errors import ConfigError
 from edge_runtime.reports.overlay import overlay_png
@@ -29,7 +32,7 @@ from edge_runtime.screening.progress import (
     ScreenProgress,
     catch_interrupt,
 )
-from edge_runtime.screening.record import ScreenRecord
+from edge_runtime.screening.record import RECORD_NAME, ScreenRecord
 from edge_runtime.screening.run import Done, ScreenRun
 from edge_runtime.screening.shared_pictures import SAME_PICTURE
 
@@ -104,7 +107,9 @@ def run_screen(request: ScreenRequest) -> int:
 
 
 def _run(request: ScreenRequest) -> int:
+    _refuse_swapped(request)
     plan = request.inputs.plan()
+    refuse_overwriting(_outputs(request), _read_files(request, plan), bundle_dir=request.bundle_dir)
     for reason, number in plan.skipped.items():
         click.echo(f"skipped {number}: {reason}", err=True)
     if request.evidence_dir is not None:
@@ -129,6 +134,39 @@ def _run(request: ScreenRequest) -> int:
         teller.end(engine_text(screener.engine))
         _write_reports(request, run, screener)
         return _exit_code(teller, interruption, len(plan.examinations))
+
+
+def _refuse_swapped(request: ScreenRequest) -> None:
+    """Say so where a bundle stands among the pictures and none stands in its place."""
+    if os.access(request.bundle_dir / "bundle.json", os.F_OK):  # never raises, as is_file does
+        return
+    for path in request.inputs.images:
+        if os.access(path / "bundle.json", os.F_OK):
+            raise ConfigError(
+                f"{path} is a bundle and {request.bundle_dir} is none; BUNDLE comes first, then "
+                "the pictures"
+            )
+
+
+def _outputs(request: ScreenRequest) -> dict[str, Path]:
+    """Option -> what it writes."""
+    places = {
+        "--csv": request.reports.csv_path,
+        "--html": request.reports.html_path,
+        "--out": None if request.record_dir is None else request.record_dir / RECORD_NAME,
+        "--evidence-dir": request.evidence_dir,
+    }
+    return {option: path for option, path in places.items() if path is not None}
+
+
+def _read_files(request: ScreenRequest, plan: ScreenPlan) -> Iterator[tuple[str, Path]]:
+    """Yield what is read; pictures by their place, because their names can be patients'."""
+    if request.inputs.list_path is not None:
+        yield f"the list {request.inputs.list_path} (--examinations)", request.inputs.list_path
+    for index, planned in enumerate(plan.examinations):
+        for picture in (one for eye in planned.eyes for one in eye.pictures):
+            if picture.path is not None:
+                yield f"the picture of input_index {index}", picture.path
 
 
 def _open(request: ScreenRequest) -> Screener:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from edge_runtime.reports.result_words import NOT_USED, label_word, printable
 from edge_runtime.result import NOTICE, EyeResult, FieldResult
 from edge_runtime.screening.entries import NOT_SCREENED, ReportEntry, Screened
+from edge_runtime.screening.plan import PlannedEye
 
 __all__ = ["COLUMNS_AFTER", "COLUMNS_BEFORE", "LABEL_COLUMNS", "csv_lines", "safe_cell"]
 
@@ -43,6 +44,8 @@ COLUMNS_AFTER = (
 )
 # What spreadsheets take for the start of a formula, full-width forms included.
 _FORMULA_STARTS = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+_SEPARATOR = " | "  # warnings hold '; ' themselves
+_MISSING = "missing"
 _Cell = str | int | float | None
 
 
@@ -60,7 +63,7 @@ def csv_lines(
     yield _line([*COLUMNS_BEFORE, *label_columns, *COLUMNS_AFTER])
     for entry in entries:
         for position, eye in enumerate(entry.planned.eyes):
-            name = eye.name if with_names else None
+            name = _file_names(eye) if with_names else None
             before = [entry.input_index, entry.planned.examination_id, name, eye.eye]
             yield _line([*before, *_answer(entry.screened, position, labels)])
 
@@ -89,13 +92,13 @@ def _answer(screened: Screened | None, position: int, labels: Sequence[str]) -> 
     return [
         eye.disposition.value,
         result.disposition.value,
-        "; ".join(_eye_reasons(eye)),
+        _SEPARATOR.join(_eye_reasons(eye)),
         min((p for p in map(_gradable, eye.fields) if p is not None), default=None),
         eye.fields[0].quality.gradable_threshold,
         *(cell for label in labels for cell in _label_cells(eye, label)),
-        "; ".join(result.warnings),
-        "; ".join(one.error for one in eye.fields if one.error is not None),
-        " ".join(one.image_sha256 or "-" for one in eye.fields),
+        _SEPARATOR.join(result.warnings),
+        _SEPARATOR.join(one.error for one in eye.fields if one.error is not None),
+        _together([one.image_sha256 for one in eye.fields], " "),
         result.bundle.name,
         result.bundle.version,
         result.bundle.sha256,
@@ -105,6 +108,17 @@ def _answer(screened: Screened | None, position: int, labels: Sequence[str]) -> 
         screened.screened_at,
         NOTICE,
     ]
+
+
+def _file_names(eye: PlannedEye) -> str | None:
+    return _together([None if p.path is None else p.name for p in eye.pictures], _SEPARATOR)
+
+
+def _together(texts: Sequence[str | None], separator: str) -> str | None:
+    """The texts in their order, a gap between them named; None when there is none at all."""
+    if all(text is None for text in texts):
+        return None
+    return separator.join(_MISSING if text is None else text for text in texts)
 
 
 def _eye_reasons(eye: EyeResult) -> list[str]:

@@ -95,10 +95,10 @@ def _expand(given: Path, recursive: bool, skipped: Counter[str]) -> list[Path]:
         return [given]
     found = sorted(path for path in candidates if _is_taken(path, skipped))
     if not found:
-        raise ConfigError(
-            f"the {what} {given} holds no picture; "
-            + ("check the path, or give --recursive" if what == "folder" else "check the pattern")
-        )
+        remedy = "check the path" if what == "folder" else "check the pattern"
+        if what == "folder" and not recursive:
+            remedy += ", or give --recursive"
+        raise ConfigError(f"the {what} {given} holds no picture; {remedy}")
     return found
 
 

@@ -141,8 +141,13 @@ class ScreenRecord:
         if value is None:
             raise DataError(self._damaged(f"at byte {place}"))
         head = value.pop("record")
+        try:
+            result = ScreeningResult.from_dict(value)
+        except DataError as error:
+            where = f"at byte {place}: the answer there was changed since it was written"
+            raise DataError(self._damaged(where)) from error
         return Screened(
-            result=ScreeningResult.from_dict(value),
+            result=result,
             screened_at=str(head["screened_at"]),
             software_version=str(head["software_version"]),
         )
