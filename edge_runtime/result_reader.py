@@ -63,17 +63,28 @@ def read_result(value: object) -> ScreeningResult:
         )
     try:
         result = _result(value)
-        same = result.to_dict() == value
+        written = result.to_dict()
+        same = written == value
     except _UNREADABLE as error:
         raise DataError(
             f"the result cannot be read ({type(error).__name__}: {error}); screen the picture again"
         ) from error
+    _require_known_keys(value, written)
     if not same:
         raise DataError(
-            "the result contradicts itself or has keys that this program does not know; screen the "
-            "picture again"
+            "the result contradicts itself, or an object in it has keys that this program does not "
+            "know; screen the picture again"
         )
     return result
+
+
+def _require_known_keys(value: Mapping[str, Any], written: Mapping[str, Any]) -> None:
+    unknown = [repr(key) for key in value if key not in written]
+    if unknown:
+        raise DataError(
+            f"the result has keys that this program does not know: {', '.join(unknown[:4])}; "
+            "remove them first ('input_index' is added by `screen --json`, 'record' in a record)"
+        )
 
 
 def _refuse_constant(name: str) -> None:

@@ -73,7 +73,11 @@ def screening_result(
 
 
 def entry(
-    index: int, result: ScreeningResult | None, *, names: Sequence[str] = ("photos/eye.jpg",)
+    index: int,
+    result: ScreeningResult | None,
+    *,
+    names: Sequence[str] = ("photos/eye.jpg",),
+    shared_with: Sequence[tuple[int, str]] = (),
 ) -> ReportEntry:
     """One row of a plan; without a result, two eyes that were not screened."""
     eyes = ("OD", "OS") if result is None else tuple(eye.eye for eye in result.eyes)
@@ -83,7 +87,10 @@ def entry(
         examination_id=None if result is None else result.examination_id,
     )
     return ReportEntry(
-        input_index=index, planned=planned, screened=None if result is None else screened(result)
+        input_index=index,
+        planned=planned,
+        screened=None if result is None else screened(result),
+        shared_with=tuple(shared_with),
     )
 
 

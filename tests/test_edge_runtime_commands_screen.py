@@ -25,12 +25,14 @@ from edge_runtime.errors import DecoderStoppedError, EngineError
 from edge_runtime.examination import Examination
 from edge_runtime.eye_pipeline import EyePipeline
 from edge_runtime.loading import InProcessLoader
+from edge_runtime.reports.markup import escape
 from edge_runtime.result import NOTICE, ScreeningResult
 from edge_runtime.screener import Screener
 from edge_runtime.screening import progress as screen_progress
 from edge_runtime.screening import run as screen_run
 from edge_runtime.screening.record import RECORD_NAME
 from edge_runtime.screening.shared_pictures import SAME_PICTURE
+from edge_runtime.standing_warnings import FP32_WARNING
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -276,7 +278,8 @@ def test_one_patients_picture_never_clears_another(
 ) -> None:
     out = ("--out", tmp_path / "out") if is_recorded else ()
     args = (built.folder, "--examinations", shared_list, "--json", "--threads", threads, *out)
-    first = run(*args, "--csv", tmp_path / "t.csv")
+    reports = ("--csv", tmp_path / "t.csv", "--html", tmp_path / "p.html")
+    first = run(*args, *reports)
     assert first.exit_code == 3
     values = answers(first)
     assert [value["disposition"] for value in values] == [
@@ -292,10 +295,27 @@ def test_one_patients_picture_never_clears_another(
     ]  # fmt: skip
     table = [row["examination_disposition"] for row in rows(tmp_path / "t.csv")[::2]]
     assert table == [value["disposition"] for value in values]
-    again = run(*args)
+    warned = [row["warnings"] for row in rows(tmp_path / "t.csv")[::2]]
+    of = "the same picture was given for examination {}; find out whose it is"
+    assert of.format("1 (v2)") in warned[0]
+    assert of.format("3 (v4)") in warned[0]
+    assert of.format("0 (v1)") in warned[1]
+    assert "same picture" not in warned[2]
+    page = (tmp_path / "p.html").read_text()
+    assert 'NO REFER <strong class="flag unsure">! SAME PICTURE AS No. 1, 3</strong>' in page
+    again = run(*args, *reports)
+    assert [row["warnings"] for row in rows(tmp_path / "t.csv")[::2]] == warned
     assert answers(again) == values
     assert SHARED.format(1) in again.stderr
     assert SHARED.format(3) in again.stderr
+
+
+def test_what_holds_for_every_answer_is_on_the_page_once(
+    built: BuiltBundle, photos: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "p.html"
+    run(built.folder, photos / "eye[01].jpg", "--precision", "fp32", "--html", path)
+    assert path.read_text().count(escape(FP32_WARNING)) == 1
 
 
 def test_no_line_of_the_record_clears_by_another_patients_picture(
@@ -427,7 +447,7 @@ def test_the_reports_are_the_same_after_a_resumed_run(
     parts = ("--csv", tmp_path / "parts.csv", "--html", tmp_path / "parts.html")
     run(built.folder, photos, *parts, "--out", tmp_path / "out")
     assert rows(tmp_path / "parts.csv") == rows(tmp_path / "whole.csv")
-    time_of_day = re.compile(r"screened [0-9T:+-]+")
+    time_of_day = re.compile(r"[Ss]creened [0-9T:+-]+( to [0-9T:+-]+)?")
     one, other = (
         time_of_day.sub("", (tmp_path / f"{name}.html").read_text()) for name in ("whole", "parts")
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -12,7 +13,7 @@ from screen_factory import entry, field_result, screening_result
 from edge_runtime.reports.next_steps import ANSWERS, next_step
 from edge_runtime.reports.page import ReportOptions, html_parts
 from edge_runtime.reports.style import PAIRS, PALETTE, STYLE
-from edge_runtime.result import Decision
+from edge_runtime.result import Decision, ScreeningResult
 from edge_runtime.screening.entries import ReportEntry
 from edge_runtime.screening.plan import PlannedPicture
 
@@ -205,3 +206,91 @@ def luminance(colour: str) -> float:
 
 def test_every_decision_has_an_answer() -> None:
     assert set(ANSWERS) == set(Decision)
+
+
+def section(text: str, index: int) -> str:
+    """The HTML of one examination."""
+    return text.split(f'id="e{index}"')[1].split("</section>")[0]
+
+
+def row(text: str, index: int) -> str:
+    """The HTML of its row in the table on top."""
+    return text.split(f'href="#e{index}"')[1].split("</tr>")[0]
+
+
+def clear(name: str, seed: int, warnings: Sequence[str] = ()) -> ScreeningResult:
+    """An examination of one picture that is 'no refer'."""
+    fields = {"unspecified": [field_result(seed=seed)]}
+    return screening_result(fields, examination_id=name, warnings=warnings)
+
+
+def test_no_refer_on_a_picture_of_another_is_marked_beside_the_word_and_not_clear() -> None:
+    text = render(
+        [
+            entry(0, clear("v1", 1), shared_with=[(1, "<v2>")]),
+            entry(
+                1, screening_result({"unspecified": [field_result(0.9)]}), shared_with=[(0, "v1")]
+            ),
+            entry(2, clear("v3", 3)),
+        ]
+    )
+    flag = '<strong class="flag unsure">! SAME PICTURE AS No. 1</strong>'
+    verdict = re.search(
+        r'<div class="verdict (\w+)">.*?<b>(.*?)</b><span>(.*?)</span>', section(text, 0)
+    )
+    assert verdict is not None
+    step = "Do not follow this answer before you know whose picture it is."
+    assert verdict.groups() == ("unsure", f"NO REFER {flag}", step)
+    assert "</span>" + flag in row(text, 0)
+    assert 'class="mark clear"' not in section(text, 0)
+    assert 'class="mark clear"' not in row(text, 0)
+    said = "the same picture was given for examination 1 (&lt;v2&gt;); find out whose it is"
+    assert section(text, 0).index(said) < section(text, 0).index('<div class="eyes')
+    assert "<b>REFER <strong" in section(text, 1)
+    assert ANSWERS[Decision.REFER].next_step in section(text, 1)
+    assert "2 examinations have a picture of another one" in text
+    assert '<div class="verdict clear">' in section(text, 2)
+    assert "SAME PICTURE" not in section(text, 2) + row(text, 2)
+
+
+def test_a_picture_of_many_examinations_names_three_beside_the_word() -> None:
+    text = render([entry(0, clear("v0", 1), shared_with=[(k, f"v{k}") for k in range(1, 6)])])
+    assert "SAME PICTURE AS No. 1, 2, 3 and others<" in text
+    assert "examination 5 (v5)" in section(text, 0)
+
+
+def test_warnings_are_counted_in_the_table() -> None:
+    said = ["the picture looks like the other eye; compare with the patient", "one; more"]
+    text = render([entry(0, clear("v1", 1, said)), entry(1, clear("v2", 2))])
+    assert "! 2 warnings" in row(text, 0)
+    assert "the picture looks like the other eye</div>" in row(text, 0)
+    assert said[0] in section(text, 0)
+    assert "warning" not in row(text, 1).replace("warned", "")
+
+
+def test_what_every_answer_says_stands_once_on_top() -> None:
+    entries = [
+        entry(0, clear("v1", 1, ["always", "blue"])),
+        entry(1, clear("v2", 2, ["always", "blue"])),
+    ]
+    text = render(entries, standing_warnings=["always"])
+    assert text.count("always") == 1
+    assert text.index("always") < text.index("<table")
+    assert "! 1 warning<" in row(text, 0)
+    assert "blue" in section(text, 1)
+    mixed = render([*entries, entry(2, clear("v3", 3))], standing_warnings=["always"])
+    assert "every examination" not in mixed
+    assert "always" in section(mixed, 0)
+    assert "always" not in render([entry(0, None)], standing_warnings=["always"])
+
+
+def test_the_top_names_model_engine_version_and_times() -> None:
+    late = entry(1, clear("v2", 2))
+    assert late.screened is not None
+    late = replace(late, screened=replace(late.screened, screened_at="2026-11-29T08:00:00+00:00"))
+    top = Page(
+        render([late, entry(0, clear("v1", 1))]).split("<table")[0] + "</div></main></body></html>"
+    )
+    for fact in ("Model tiny 0.1.0", "engine onnxruntime int8", "edge-screen 0.1.0"):
+        assert top.words.count(fact) == 1
+    assert "Screened 2026-11-28T10:00:00+00:00 to 2026-11-29T08:00:00+00:00" in top.words

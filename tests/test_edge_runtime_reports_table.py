@@ -99,6 +99,18 @@ def test_what_was_not_screened_has_a_row_that_says_so() -> None:
     assert None not in rows[0].values()
 
 
+def test_a_picture_of_another_examination_is_in_the_warnings() -> None:
+    result = screening_result(
+        {"unspecified": [field_result()]}, examination_id="v1", warnings=["x"]
+    )
+    (row,) = table([entry(0, result, shared_with=[(3, "v4"), (5, "=v6")])])
+    assert row["disposition"] == "no_refer"
+    assert row["warnings"] == (
+        "the same picture was given for examination 3 (v4); find out whose it is | "
+        "the same picture was given for examination 5 (=v6); find out whose it is | x"
+    )
+
+
 def test_names_are_there_only_when_asked_for() -> None:
     one = entry(0, screening_result({"unspecified": [field_result()]}), names=["Doe, Jane.jpg"])
     assert table([one])[0]["file"] == ""

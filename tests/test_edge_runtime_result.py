@@ -378,6 +378,15 @@ def test_a_result_with_an_unknown_key_is_refused() -> None:
                 ScreeningResult.from_dict(_edit(value, (*path, "x"), _replace(added)))
 
 
+def test_a_printed_or_recorded_line_is_refused_with_the_keys_to_remove() -> None:
+    value = _whole().to_dict()
+    line = {"input_index": 3, "record": {"key": None}, **value}
+    with pytest.raises(DataError, match="'input_index', 'record'; remove them first"):
+        ScreeningResult.from_json(json.dumps(line))
+    del line["input_index"], line["record"]
+    assert ScreeningResult.from_json(json.dumps(line)).to_dict() == value
+
+
 @pytest.mark.parametrize("version", [2, 4, "3", 3.0, True, None])
 def test_another_schema_version_is_refused(version: object) -> None:
     value = {**_whole().to_dict(), "schema_version": version}

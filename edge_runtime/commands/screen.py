@@ -35,6 +35,7 @@ from edge_runtime.screening.progress import (
 from edge_runtime.screening.record import RECORD_NAME, ScreenRecord
 from edge_runtime.screening.run import Done, ScreenRun
 from edge_runtime.screening.shared_pictures import SAME_PICTURE
+from edge_runtime.standing_warnings import standing_warnings
 
 if TYPE_CHECKING:
     from edge_runtime.isolation import IsolationLimits
@@ -207,6 +208,7 @@ def _write_reports(request: ScreenRequest, run: ScreenRun, screener: Screener) -
         request.reports,
         run.entries,
         labels=screener.bundle.manifest.label_names,
+        standing_warnings=standing_warnings(screener.bundle, screener.engine),
         load_square=screener.model_input,
     )
 

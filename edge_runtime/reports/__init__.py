@@ -3,6 +3,7 @@
     writer        the files of a run, each whole or not at all
     table         CSV, one row an eye
     page          HTML, one page for an operator
+    overview      what its top says of the whole run
     marks         answers as a shape, a sign, a word and a colour
     style         colours and style sheet
     markup        escaped HTML

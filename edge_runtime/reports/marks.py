@@ -7,7 +7,17 @@ from edge_runtime.reports.next_steps import ANSWERS
 from edge_runtime.result import Decision, LabelResult
 from edge_runtime.screening.entries import NOT_SCREENED, ReportEntry
 
-__all__ = ["WORDS", "answer_of", "icon", "kind_of", "mark", "probability_bar"]
+__all__ = [
+    "WORDS",
+    "answer_of",
+    "entry_kind",
+    "icon",
+    "is_doubted",
+    "kind_of",
+    "mark",
+    "probability_bar",
+    "shared_mark",
+]
 
 WORDS = {**{one.value: ANSWERS[one].word for one in Decision}, NOT_SCREENED: "NOT SCREENED"}
 _KINDS = {
@@ -26,6 +36,7 @@ _SHAPES = {
     "absent": '<path d="M24 3 45 24 24 45 3 24Z"/><path d="M15 24h18"/>',
 }
 _BAR_WIDTH, _BAR_HEIGHT = 200, 16
+_MOST_NUMBERS = 3  # the warnings name all
 
 
 def answer_of(entry: ReportEntry) -> str:
@@ -38,18 +49,38 @@ def kind_of(answer: str) -> str:
     return _KINDS[answer]
 
 
-def icon(answer: str) -> Markup:
-    """Return the shape of an answer; it says nothing that the word beside it does not say."""
+def icon(kind: str) -> Markup:
+    """Return the shape of a kind; it says nothing that the word beside it does not say."""
     return Markup(
         '<svg viewBox="0 0 48 48" aria-hidden="true" focusable="false" fill="none" '
         'stroke="currentColor" stroke-width="4" stroke-linecap="round" stroke-linejoin="round">'
-        f"{_SHAPES[kind_of(answer)]}</svg>"
+        f"{_SHAPES[kind]}</svg>"
     )
 
 
-def mark(answer: str) -> Markup:
-    """Return shape and word on one line."""
-    return element("span", icon(answer), WORDS[answer], class_=f"mark {kind_of(answer)}")
+def mark(answer: str, kind: str | None = None) -> Markup:
+    """Return shape and word on one line; the kind is the answer's own where none is given."""
+    kind = kind or kind_of(answer)
+    return element("span", icon(kind), WORDS[answer], class_=f"mark {kind}")
+
+
+def entry_kind(entry: ReportEntry) -> str:
+    """Return the class of an examination's answer: a doubted 'no refer' does not look clear."""
+    return "unsure" if is_doubted(entry) else kind_of(answer_of(entry))
+
+
+def is_doubted(entry: ReportEntry) -> bool:
+    """Whether 'no refer' stands for a picture that another examination was given, too."""
+    return bool(entry.shared_with) and answer_of(entry) == Decision.NO_REFER.value
+
+
+def shared_mark(entry: ReportEntry) -> Markup:
+    """Return what stands right beside the answer where a picture is another examination's, too."""
+    if not entry.shared_with:
+        return Markup("")
+    numbers = ", ".join(str(index) for index, _ in entry.shared_with[:_MOST_NUMBERS])
+    more = " and others" if len(entry.shared_with) > _MOST_NUMBERS else ""
+    return element("strong", f"! SAME PICTURE AS No. {numbers}{more}", class_="flag unsure")
 
 
 def probability_bar(label: LabelResult) -> Markup:

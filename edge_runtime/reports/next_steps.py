@@ -151,7 +151,8 @@ REFUSALS = (
     Refusal(
         reasons=("same image given for two examinations",),
         happened="A picture of this examination was given for an earlier one of the list, too, in "
-        "one file or in a copy; this one is not cleared, and both are named on stderr.",
+        "one file or in a copy; this one is not cleared, and both are named on stderr "
+        "and in the reports.",
         next_step="Find out whose picture it is.",
     ),
     Refusal(

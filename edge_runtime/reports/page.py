@@ -8,20 +8,22 @@ forbids them. Everything that comes from outside is escaped.
 from __future__ import annotations
 
 import base64
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from edge_runtime.reports.marks import (
     WORDS,
     answer_of,
+    entry_kind,
     icon,
-    kind_of,
+    is_doubted,
     mark,
     probability_bar,
+    shared_mark,
 )
 from edge_runtime.reports.markup import Markup, element, escape
 from edge_runtime.reports.next_steps import ANSWERS, next_step
+from edge_runtime.reports.overview import model_facts, overview_markup, overview_of
 from edge_runtime.reports.result_words import EYE_WORDS, POSITIVE, label_word, printable, told_apart
 from edge_runtime.reports.style import STYLE
 from edge_runtime.result import NOTICE, Decision, EyeResult, FieldResult, ScreeningResult
@@ -35,6 +37,7 @@ PictureOf = Callable[[PlannedPicture, str], bytes | None]
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _NOTICE = f"{NOTICE[0].upper()}{NOTICE[1:]}"
 _NOT_SCREENED_STEP = "The run was interrupted before it: start it again."
+_DOUBTED_STEP = "Do not follow this answer before you know whose picture it is."
 _LEGEND = (
     "Bars run from 0 to 1; the stroke is the threshold of the label. A probability that reaches it "
     "is positive. The worst eye decides."
@@ -43,13 +46,16 @@ _LEGEND = (
 
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions:
-    """What the page may show of a patient beside the answers.
+    """What the page shows beside the answers.
 
     Attributes:
+        standing_warnings: What the bundle and the engine have every answer say: told once, on top,
+            where every answer of the run says it.
         with_names: Whether file names appear.
         picture_of: Gives the preprocessed pictures; None leaves them out.
     """
 
+    standing_warnings: Sequence[str] = ()
     with_names: bool = False
     picture_of: PictureOf | None = None
 
@@ -61,10 +67,11 @@ def html_parts(
 
     Args:
         read_entries: Gives all examinations of the run in order, anew for each call: once for the
-            counts, once for the table, once for the sections.
+            top of the page, once for the table, once for the sections.
         options: What may be shown.
     """
-    counts = Counter(answer_of(entry) for entry in read_entries())
+    overview = overview_of(read_entries(), options.standing_warnings)
+    standing = overview.standing_warnings
     title = "Screening report"
     yield (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -73,57 +80,52 @@ def html_parts(
         f"<title>{title}</title><style>{STYLE}</style></head>\n<body>"
     )
     yield element("p", _NOTICE, class_="notice") + "\n<main>"
-    yield element("h1", title) + _counts(counts)
-    yield from _summary(read_entries(), options)
-    yield from (_examination(entry, options) for entry in read_entries())
+    yield element("h1", title) + overview_markup(overview)
+    yield from _summary(read_entries(), options, standing)
+    yield from (_examination(entry, options, standing) for entry in read_entries())
     end = element("p", f"{_LEGEND} {_NOTICE}.", class_="small")
     yield element("footer", end, class_="end") + "</main></body></html>\n"
 
 
-def _counts(counts: Counter[str]) -> Markup:
-    total = counts.total()
-    noun = "examination" if total == 1 else "examinations"
-    parts = [element("p", f"{total} {noun}")]
-    if counts[NOT_SCREENED]:
-        parts.append(
-            element(
-                "p",
-                f"INTERRUPTED: {counts[NOT_SCREENED]} of {total} not screened yet.",
-                class_="stopped",
-            )
-        )
-    items = [
-        element(
-            "li", icon(answer), element("b", counts[answer]), WORDS[answer], class_=kind_of(answer)
-        )
-        for answer in WORDS
-        if counts[answer] or answer != NOT_SCREENED
-    ]
-    return Markup("".join([*parts, element("ul", *items, class_="counts")]))
-
-
-def _summary(entries: Iterable[ReportEntry], options: ReportOptions) -> Iterator[str]:
+def _summary(
+    entries: Iterable[ReportEntry], options: ReportOptions, standing: Sequence[str]
+) -> Iterator[str]:
     names = ("File",) if options.with_names else ()
-    head = ("No.", "Answer", "Examination", "Eyes", "Reasons", *names)
+    head = ("No.", "Answer", "Examination", "Eyes", "Reasons", "Warnings", *names)
     cells = "".join(element("th", cell, scope="col") for cell in head)
     yield f'<div class="scroll" tabindex="0"><table><thead><tr>{cells}</tr></thead><tbody>\n'
-    yield from (_summary_row(entry, options) + "\n" for entry in entries)
+    yield from (_summary_row(entry, options, standing) + "\n" for entry in entries)
     yield "</tbody></table></div>\n"
 
 
-def _summary_row(entry: ReportEntry, options: ReportOptions) -> Markup:
+def _summary_row(entry: ReportEntry, options: ReportOptions, standing: Sequence[str]) -> Markup:
     number = element("a", entry.input_index, href=f"#e{entry.input_index}")
     result = None if entry.screened is None else entry.screened.result
     cells = [
         element("td", number),
-        element("td", mark(answer_of(entry))),
+        element("td", mark(answer_of(entry), entry_kind(entry)), shared_mark(entry)),
         element("td", _identity(entry), class_="name"),
         element("td", "" if result is None else _eye_words(result), class_="eyes-said"),
         element("td", "" if result is None else ", ".join(_all_reasons(result))),
+        element("td", _short_warnings(_own_warnings(entry, standing)), class_="warned"),
     ]
     if options.with_names:
         cells.append(element("td", _names(entry.planned.eyes), class_="name"))
     return element("tr", *cells)
+
+
+def _own_warnings(entry: ReportEntry, standing: Sequence[str]) -> list[str]:
+    """What is to be said of this examination and not of all."""
+    return [printable(text) for text in dict.fromkeys(entry.warnings) if text not in standing]
+
+
+def _short_warnings(warnings: Sequence[str]) -> Markup:
+    """How many, and the beginning of each; the examination has them whole."""
+    if not warnings:
+        return Markup("")
+    noun = "warning" if len(warnings) == 1 else "warnings"
+    count = element("strong", f"! {len(warnings)} {noun}", class_="flag unsure")
+    return Markup("".join([count, *(element("div", text.split("; ")[0]) for text in warnings)]))
 
 
 def _identity(entry: ReportEntry) -> str:
@@ -149,7 +151,7 @@ def _all_reasons(result: ScreeningResult) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _examination(entry: ReportEntry, options: ReportOptions) -> str:
+def _examination(entry: ReportEntry, options: ReportOptions, standing: Sequence[str]) -> str:
     identity = entry.planned.examination_id
     title = "Examination" if identity is None else f"Examination {printable(identity)}"
     head = element(
@@ -157,41 +159,52 @@ def _examination(entry: ReportEntry, options: ReportOptions) -> str:
         element("h2", title),
         element("div", f"No. {entry.input_index}", class_="small"),
     )
-    body = [head, _verdict(answer_of(entry))]
+    body = [head, _verdict(entry), *_warnings(_own_warnings(entry, standing))]
     if entry.screened is not None:
         body += _answered(entry, entry.screened, options)
     return element("section", *body, class_="exam", id=f"e{entry.input_index}") + "\n"
 
 
-def _verdict(answer: str) -> Markup:
-    step = _NOT_SCREENED_STEP if answer == NOT_SCREENED else ANSWERS[Decision(answer)].next_step
-    words = element("div", element("b", WORDS[answer]), element("span", step))
-    return element("div", icon(answer), words, class_=f"verdict {kind_of(answer)}")
+def _verdict(entry: ReportEntry) -> Markup:
+    answer, kind, shared = answer_of(entry), entry_kind(entry), shared_mark(entry)
+    word = element("b", WORDS[answer], *([" ", shared] if shared else []))
+    words = element("div", word, element("span", _step(entry)))
+    return element("div", icon(kind), words, class_=f"verdict {kind}")
+
+
+def _step(entry: ReportEntry) -> str:
+    if is_doubted(entry):
+        return _DOUBTED_STEP
+    answer = answer_of(entry)
+    return _NOT_SCREENED_STEP if answer == NOT_SCREENED else ANSWERS[Decision(answer)].next_step
+
+
+def _warnings(warnings: Sequence[str]) -> list[Markup]:
+    if not warnings:
+        return []
+    items = (element("li", element("b", "Warning: "), text) for text in warnings)
+    return [element("ul", *items, class_="warnings")]
 
 
 def _answered(entry: ReportEntry, screened: Screened, options: ReportOptions) -> list[Markup]:
     result = screened.result
+    kind = entry_kind(entry) if is_doubted(entry) else None
     eyes = [
-        _eye(eye, planned, options)
+        _eye(eye, planned, options, kind)
         for eye, planned in zip(result.eyes, entry.planned.eyes, strict=True)
     ]
-    kind = "eyes" if len(eyes) > 1 else "eyes alone"
-    parts = [element("div", *eyes, class_=kind)]
-    if result.warnings:
-        items = (element("li", element("b", "Warning: "), text) for text in result.warnings)
-        parts.append(element("ul", *items, class_="warnings"))
-    parts.append(_facts(screened))
-    return parts
+    layout = "eyes" if len(eyes) > 1 else "eyes alone"
+    return [element("div", *eyes, class_=layout), _facts(screened)]
 
 
-def _eye(eye: EyeResult, planned: PlannedEye, options: ReportOptions) -> Markup:
+def _eye(eye: EyeResult, planned: PlannedEye, options: ReportOptions, kind: str | None) -> Markup:
     pictures = zip(eye.fields, _padded(planned, len(eye.fields)), strict=True)
     fields = [
         _field(one, picture, options, number if len(eye.fields) > 1 else None)
         for number, (one, picture) in enumerate(pictures, start=1)
     ]
     title = element("h3", EYE_WORDS[eye.eye])
-    return element("article", title, mark(eye.disposition.value), *fields, class_="eye")
+    return element("article", title, mark(eye.disposition.value, kind), *fields, class_="eye")
 
 
 def _padded(planned: PlannedEye, number: int) -> list[PlannedPicture | None]:
@@ -272,13 +285,5 @@ def _labels(one: FieldResult) -> list[Markup]:
 
 
 def _facts(screened: Screened) -> Markup:
-    result = screened.result
-    texts = (
-        f"Model {result.bundle.name} {result.bundle.version}, SHA-256 {result.bundle.sha256}",
-        f"engine {result.engine.name} {result.engine.precision}",
-        f"INT8 gate {result.engine.int8_gate.replace('_', ' ')}",
-        f"edge-screen {screened.software_version}",
-        f"screened {screened.screened_at}",
-        NOTICE,
-    )
+    texts = (model_facts(screened), f"screened {screened.screened_at}", NOTICE)
     return element("p", "; ".join(texts), class_="small facts")

@@ -110,7 +110,10 @@ td.eyes-said{white-space:nowrap}
 .labels .track{fill:var(--ground);stroke:var(--bar)}
 .labels .fill{fill:var(--bar)}
 .labels .limit{stroke:var(--ink);stroke-width:2}
-.warnings{border-left:5px solid var(--unsure);margin:1rem 0 0;padding:.1rem 0 .1rem .8rem;
+.flag{display:inline-block;border:2px solid;border-radius:5px;padding:0 .4rem;white-space:nowrap}
+.verdict .flag{font-size:1.1rem;vertical-align:middle;white-space:normal}
+td.warned{min-width:11rem}
+.warnings{border-left:5px solid var(--unsure);margin:0 0 1rem;padding:.1rem 0 .1rem .8rem;
  list-style:none}
 .facts{margin:1rem 0 0}
 footer.end{border-top:2px solid var(--ink);margin-top:2rem;padding-top:.7rem}

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from edge_runtime.reports.result_words import NOT_USED, label_word, printable
 from edge_runtime.result import NOTICE, EyeResult, FieldResult
-from edge_runtime.screening.entries import NOT_SCREENED, ReportEntry, Screened
+from edge_runtime.screening.entries import NOT_SCREENED, ReportEntry
 from edge_runtime.screening.plan import PlannedEye
 
 __all__ = ["COLUMNS_AFTER", "COLUMNS_BEFORE", "LABEL_COLUMNS", "csv_lines", "safe_cell"]
@@ -65,7 +65,7 @@ def csv_lines(
         for position, eye in enumerate(entry.planned.eyes):
             name = _file_names(eye) if with_names else None
             before = [entry.input_index, entry.planned.examination_id, name, eye.eye]
-            yield _line([*before, *_answer(entry.screened, position, labels)])
+            yield _line([*before, *_answer(entry, position, labels)])
 
 
 def safe_cell(text: str) -> str:
@@ -82,8 +82,9 @@ def _line(cells: Iterable[_Cell]) -> str:
     return stream.getvalue()
 
 
-def _answer(screened: Screened | None, position: int, labels: Sequence[str]) -> list[_Cell]:
+def _answer(entry: ReportEntry, position: int, labels: Sequence[str]) -> list[_Cell]:
     """The cells from `disposition` on; all empty but the first for what was not screened."""
+    screened = entry.screened
     if screened is None:
         empty = len(COLUMNS_BEFORE) + len(LABEL_COLUMNS) * len(labels) + len(COLUMNS_AFTER) - 6
         return [NOT_SCREENED, NOT_SCREENED, *[None] * (empty - 1), NOTICE]
@@ -96,7 +97,7 @@ def _answer(screened: Screened | None, position: int, labels: Sequence[str]) -> 
         min((p for p in map(_gradable, eye.fields) if p is not None), default=None),
         eye.fields[0].quality.gradable_threshold,
         *(cell for label in labels for cell in _label_cells(eye, label)),
-        _SEPARATOR.join(result.warnings),
+        _SEPARATOR.join(entry.warnings),
         _SEPARATOR.join(one.error for one in eye.fields if one.error is not None),
         _together([one.image_sha256 for one in eye.fields], " "),
         result.bundle.name,

@@ -58,6 +58,7 @@ def write_reports(
     read_entries: Callable[[], Iterator[ReportEntry]],
     *,
     labels: Sequence[str],
+    standing_warnings: Sequence[str],
     load_square: LoadSquare,
 ) -> None:
     """Write the reports that were asked for.
@@ -66,6 +67,7 @@ def write_reports(
         files: Which, and where.
         read_entries: Gives all examinations of the run in order, anew for each call.
         labels: Names of the bundle's labels, in its order.
+        standing_warnings: What the bundle and the engine have every answer say.
         load_square: Gives the picture that the model saw of a file's bytes.
 
     Raises:
@@ -75,6 +77,7 @@ def write_reports(
         _write(files.csv_path, csv_lines(read_entries(), labels, with_names=files.with_names))
     if files.html_path is not None:
         options = ReportOptions(
+            standing_warnings=standing_warnings,
             with_names=files.with_names,
             picture_of=picture_maker(load_square) if files.with_pictures else None,
         )

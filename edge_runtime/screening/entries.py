@@ -27,8 +27,24 @@ class Screened:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportEntry:
-    """One row of the plan; `screened` is None when the run was interrupted before it."""
+    """One row of the plan; `screened` is None when the run was interrupted before it.
+
+    Attributes:
+        shared_with: input_index and examination id of every other examination of the run that was
+            given a picture of this one, earlier and later ones alike. The answer itself can name
+            none: that of the first was told before the other was looked at.
+    """
 
     input_index: int
     planned: PlannedExamination
     screened: Screened | None
+    shared_with: tuple[tuple[int, str | None], ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """All that a report must warn of: shared pictures first, then what the answer says."""
+        shared = (
+            f"the same picture was given for examination {index} ({name}); find out whose it is"
+            for index, name in self.shared_with
+        )
+        return (*shared, *(() if self.screened is None else self.screened.result.warnings))

@@ -90,10 +90,12 @@ class ScreenRun:
     _queue: deque[_Waiting] = field(default_factory=deque)
     _in_work: Counter[str | None] = field(default_factory=Counter)
     _seen: PicturesSeen = field(default_factory=PicturesSeen)
+    _shared: dict[int, set[int]] = field(default_factory=dict)
 
     def run(self) -> None:
         """Go through the plan to its end, or until stopped."""
         self.places.clear()
+        self._shared.clear()
         self._seen = PicturesSeen()
         results = self.screener.screen_batch(
             (one.examination for one in self._unknown()),
@@ -105,11 +107,23 @@ class ScreenRun:
             self._tell_known()
 
     def entries(self) -> Iterator[ReportEntry]:
-        """Yield every examination of the plan with its answer, read from where it is kept."""
+        """Yield every examination of the plan with its answer, read from where it is kept.
+
+        Two that share a picture name each other, whichever was answered first.
+        """
         for index, planned in enumerate(self.plan.examinations):
             place = self.places.get(index)
             screened = None if place is None else self.answers.read(place)
-            yield ReportEntry(input_index=index, planned=planned, screened=screened)
+            others = sorted(self._shared.get(index, ()))
+            yield ReportEntry(
+                input_index=index,
+                planned=planned,
+                screened=screened,
+                shared_with=tuple((i, self._examination_id(i)) for i in others),
+            )
+
+    def _examination_id(self, input_index: int) -> str | None:
+        return self.plan.examinations[input_index].examination_id
 
     def _unknown(self) -> Iterator[ReadExamination]:
         """Yield what must be screened. Runs in the consumer's thread, ahead of the answers."""
@@ -208,6 +222,9 @@ class ScreenRun:
         self, waiting: _Waiting, screened: Screened, place: int, shared_with: tuple[int, ...]
     ) -> None:
         self.places[waiting.input_index] = place
+        for other in shared_with:
+            self._shared.setdefault(other, set()).add(waiting.input_index)
+            self._shared.setdefault(waiting.input_index, set()).add(other)
         self.tell(
             Done(
                 input_index=waiting.input_index,

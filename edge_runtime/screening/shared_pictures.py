@@ -1,8 +1,9 @@
 """Find one picture under two examinations of a run: one patient's eye would answer for another's.
 
 Which of the two it belongs to, nobody here knows. The first answer may have been told already; the
-later one is never 'no refer' by such a picture, and both are named to the operator. A picture is
-known again as within an examination: by its file, or by the model's input where that was hashed.
+later one is never 'no refer' by such a picture, both are named to the operator, and the reports,
+written at the end, mark both. A picture is known again as within an examination: by its file, or by
+the model's input where that was hashed.
 """
 
 from __future__ import annotations
