@@ -49,7 +49,7 @@ mark("warmup")
 for index in range(1, 4):
     result = screener.screen(photo)
     mark(f"picture {{index}}")
-print(json.dumps({{"rows": rows, "ran": bool(result.eyes[0].labels)}}))
+print(json.dumps({{"rows": rows, "ran": bool(result.eyes[0].fields[0].labels)}}))
 """
 COMMAND = f"""{_STATUS}
 import atexit
