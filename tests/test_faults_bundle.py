@@ -45,20 +45,20 @@ def built(tmp_path: Path) -> BuiltBundle:
 @pytest.fixture
 def canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file of sixteen readable bytes, with the ways to it that `_LOCATIONS` names."""
-    work = tmp_path / "work"
-    (work / "sub").mkdir(parents=True)
-    path = work / "canary.bin"
+    inner = tmp_path / "inner"
+    (inner / "sub").mkdir(parents=True)
+    path = inner / "canary.bin"
     path.write_bytes(np.arange(2, dtype=np.int64).tobytes())
-    (work / "link.bin").symlink_to(path)
-    (work / "sub" / "link.bin").symlink_to(path)
-    monkeypatch.chdir(work)
+    (inner / "link.bin").symlink_to(path)
+    (inner / "sub" / "link.bin").symlink_to(path)
+    monkeypatch.chdir(inner)
     return path
 
 
 def location_of(way: str, canary: Path) -> str:
     return {
         "absolute": str(canary),
-        "parent": "../work/canary.bin",
+        "parent": "../inner/canary.bin",
         "symbolic link": "link.bin",
         "below": "canary.bin",
         "link below": "sub/link.bin",

@@ -6,6 +6,13 @@ from pathlib import Path
 
 import click
 
+from edge_runtime.commands.options import (
+    cache_dir_option,
+    example,
+    json_option,
+    trusted_keys_option,
+)
+
 __all__ = ["bench"]
 
 _file = click.Path(path_type=Path, dir_okay=False)
@@ -14,10 +21,11 @@ _MODES = ("latency", "throughput", "idle-gap", "cold-start", "soak")
 
 @click.command(
     short_help="Time every stage here, FP32 beside INT8.",
-    epilog="\b\nExample:\n"
-    "  edge-screen bench BUNDLE photo.jpg --repeats 200 --raw before.json\n"
-    "  edge-screen bench BUNDLE photo.jpg --mode throughput --workers 4\n"
-    "  edge-screen bench --compare before.json after.json",
+    epilog=example(
+        "edge-screen bench BUNDLE photo.jpg --repeats 200 --raw before.json",
+        "edge-screen bench BUNDLE photo.jpg --mode throughput --workers 4",
+        "edge-screen bench --compare before.json after.json",
+    ),
 )
 @click.argument("bundle", type=click.Path(path_type=Path), metavar="BUNDLE", required=False)
 @click.argument("images", type=click.Path(path_type=Path), nargs=-1, metavar="[IMAGE]...")
@@ -93,21 +101,9 @@ _MODES = ("latency", "throughput", "idle-gap", "cold-start", "soak")
     metavar="FILE",
     help="Write the time of every layer of the INT8 engine there as JSON; TensorRT only.",
 )
-@click.option(
-    "--cache-dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
-    help="Where `engine build` keeps engines. [default: EDGE_SCREEN_ENGINE_CACHE, then "
-    "~/.cache/edge-screen/engines]",
-)
-@click.option(
-    "--trusted-keys",
-    type=click.Path(path_type=Path),
-    metavar="PATH",
-    help="Public key file, or folder of *.pub. [default: EDGE_SCREEN_TRUSTED_KEYS, "
-    "then the folder trusted_keys beside the bundle]",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+@cache_dir_option
+@trusted_keys_option
+@json_option
 def bench(
     bundle: Path | None,
     images: tuple[Path, ...],
